@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 from eyevsai import config
 from eyevsai.core.errors import TerminationRequested, UserError, explain_path_error
 from eyevsai.core.logging import logging_to_stderr, quiet_mlflow
+from eyevsai.core.model_ref import parse_model
 from eyevsai.core.settings import Setting, list_settings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
-from eyevsai.workflows.tune.settings import tune_settings
+from eyevsai.workflows.startup import starting
+from eyevsai.workflows.tune.settings import compose_tune, tune_settings
 
 if TYPE_CHECKING:
     from eyevsai.api_types import (
@@ -67,9 +69,12 @@ def train(**settings: Unpack[TrainKeywords]) -> Trained:
                 "eyevsai.train cannot run in a process that torchrun started. Call it with "
                 "devices=N in one process, or start the command: torchrun ... -m eyevsai train"
             )
-        from eyevsai.workflows.train.train import train as job
+        parts = (composed.data, composed.run, composed.model.settings)
+        with starting(*parts, is_silent=True):
+            from eyevsai.workflows.train.train import train as job
 
-        return job(composed)
+        with _restore_torch_threads():
+            return job(composed)
 
 
 def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
@@ -89,64 +94,78 @@ def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
             The same call resumes the study.
     """
     with _job_in_host_process():
-        from eyevsai.workflows.tune.study_config import compose_tune
-
         composed = compose_tune(
             config.coerce_settings(settings, tune_settings(_declared_train_settings(settings)))
         )
-        from eyevsai.workflows.tune.tune import tune as job
+        trials = composed.trials
+        parts = (trials.data, trials.run, trials.model.settings, composed.tuning)
+        with starting(*parts, is_silent=True):
+            from eyevsai.workflows.tune.tune import tune as job
 
-        return job(composed)
+        with _restore_torch_threads():
+            return job(composed)
 
 
-def evaluate(**settings: Unpack[EvaluateKeywords]) -> Evaluated:
+def evaluate(model: str | None = None, **settings: Unpack[EvaluateKeywords]) -> Evaluated:
     """Evaluate a trained model on images not used for training, as `eyevsai evaluate` does.
 
-        # or run=trained.run_id
-        evaluated = eyevsai.evaluate(model_uri="models:/digits-deep_v1-standard/1")
+        evaluated = eyevsai.evaluate("digits-deep_v1-standard/1")  # or trained.run_id
         evaluated.metrics["accuracy"], evaluated.metrics["accuracy_low"]
+
+    Args:
+        model: version such as `NAME/3` or `NAME@production`, or run id; same as `model_uri`.
+        settings: options of the command.
 
     Raises:
         UserError: a setting, the model, the data or the store is invalid or unusable.
     """
     with _job_in_host_process():
         composed = config.compose(
-            EvaluateSettings, _coerce_known(EvaluateSettings, settings, "evaluate")
+            EvaluateSettings,
+            _coerce_known(EvaluateSettings, _merge_model(model, settings), "evaluate"),
         )
-        from eyevsai.workflows.evaluate.evaluate import evaluate as job
+        with starting(composed, is_silent=True):
+            from eyevsai.workflows.evaluate.evaluate import evaluate as job
 
-        return job(composed)
+        with _restore_torch_threads():
+            return job(composed)
 
 
 def compare(*models: str, page: str | os.PathLike[str] = "comparison.html") -> Comparison:
     """Compare evaluated models with the first of them, as `eyevsai compare` does.
 
-        compared = eyevsai.compare(first.run_id, "models:/digits-shallow-rf_hog_lbp/1")
+        compared = eyevsai.compare(first.run_id, "digits-shallow-rf_hog_lbp/1")
         compared.settings, compared.pairs[0].difference.p_value
 
     Args:
-        models: run ids or model URIs.
+        models: versions such as `NAME/3`, or run ids.
         page: path of the HTML page to write.
 
     Raises:
         UserError: a model does not exist, was not evaluated, or was evaluated on other images.
     """
     with _job_in_host_process():
-        from eyevsai.workflows.evaluate.compare import compare as job
+        with starting(page=page, references=models, is_silent=True):
+            from eyevsai.workflows.evaluate.compare import compare as job
 
-        return job(models, Path(page))
+        with _restore_torch_threads():
+            return job(models, Path(page))
 
 
 @overload
-def export(**settings: Unpack[ExportKeywords]) -> list[Exported]: ...
+def export(model: str | None = None, **settings: Unpack[ExportKeywords]) -> list[Exported]: ...
 @overload
 def export(**settings: Unpack[PackageKeywords]) -> Bundled: ...
-def export(**settings: Any) -> list[Exported] | Bundled:
+def export(model: str | None = None, **settings: Any) -> list[Exported] | Bundled:
     """Export a trained model to other runtimes' formats, as `eyevsai export` does.
 
-        for each in eyevsai.export(run=trained.run_id, format="onnx,openvino", output="exports"):
+        for each in eyevsai.export("digits-deep_v1-standard/1", format="onnx", output="exports"):
             print(each.format, each.uri, each.size_bytes, each.parity.metrics)
         eyevsai.export(package="game", format="onnx").folder
+
+    Args:
+        model: version such as `NAME/3` or `NAME@production`, or run id; same as `model_uri`.
+        settings: options of the command.
 
     Returns:
         One result per format; with `package`, the bundle of the best models of every dataset.
@@ -156,14 +175,19 @@ def export(**settings: Any) -> list[Exported] | Bundled:
         JobError: an export failed the parity check with the model. Exports that passed are kept.
     """
     with _job_in_host_process():
-        composed = config.compose(ExportSettings, _coerce_known(ExportSettings, settings, "export"))
+        values = _coerce_known(ExportSettings, _merge_model(model, settings), "export")
+        composed = config.compose(ExportSettings, values)
         if composed.package is not None:
-            from eyevsai.workflows.export.bundle import bundle
+            with starting(composed, is_silent=True):
+                from eyevsai.workflows.export.bundle import bundle
 
-            return bundle(composed)
-        from eyevsai.workflows.export.export import export as job
+            with _restore_torch_threads():
+                return bundle(composed)
+        with starting(composed, is_silent=True):
+            from eyevsai.workflows.export.export import export as job
 
-        return job(composed)
+        with _restore_torch_threads():
+            return job(composed)
 
 
 def _declared_train_settings(keywords: Any) -> tuple[Setting, ...]:
@@ -186,6 +210,20 @@ def _coerce_known(declared: type[Any], keywords: Any, command: str) -> dict[str,
     return config.coerce_settings(keywords, list_settings(declared))
 
 
+def _merge_model(model: str | None, keywords: Any) -> dict[str, Any]:
+    """Return the keywords with the positional `model` as `model_uri`.
+
+    Raises:
+        UserError: the keyword `model_uri` names another model.
+    """
+    other = keywords.get("model_uri")
+    if model is None:
+        return dict(keywords)
+    if other is not None and not parse_model(model).has_same_target(parse_model(str(other))):
+        raise UserError(f"{model!r} and model_uri={other!r} contradict each other. Omit one.")
+    return {**keywords, "model_uri": model}
+
+
 @contextmanager
 def _job_in_host_process() -> Iterator[None]:
     """Run the block as a job of the calling process, and restore the state of that process.
@@ -196,7 +234,7 @@ def _job_in_host_process() -> Iterator[None]:
     from eyevsai.workflows.shutdown import in_host_process
 
     variables = {name: value for name, value in os.environ.items() if name.startswith("MLFLOW_")}
-    with logging_to_stderr(), in_host_process(), _restore_torch_threads():
+    with logging_to_stderr(), in_host_process():
         try:
             quiet_mlflow()
             yield

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.foreign_words import advise_option
 from eyevsai.core.names import nearest
+from eyevsai.core.paths import expand
 from eyevsai.core.settings import (
     STATE_DIR,
     Choice,
     Doc,
-    Env,
     Parameter,
     Range,
     Setting,
     Settings,
+    StateDir,
     as_flag,
     list_settings,
 )
@@ -65,9 +67,7 @@ class RunSettings(Settings):
     run_name: Annotated[
         str | None, Doc("Name of the run; dataset, model and variation by default.")
     ] = None
-    state_dir: Annotated[
-        str, Env("EYEVSAI_STATE"), Doc("Folder for run state and checkpoints of unfinished runs.")
-    ] = STATE_DIR
+    state_dir: StateDir = STATE_DIR
     checkpoint_every_s: Annotated[
         float,
         Range(0.0, 1e9),
@@ -138,8 +138,15 @@ class TrainConfig:
     resume: ResumeSettings = ResumeSettings()
     tuned: TunedSettings = TunedSettings()
     explicit: frozenset[str] = frozenset()  # names of settings that the user set
-    # the configuration without a study's settings, where these replace defaults
-    untuned: TrainConfig | None = None
+    # the configuration before settings of a study or limits of the data replaced its values
+    requested: TrainConfig | None = None
+
+    def with_settings(self, settings: Settings) -> TrainConfig:
+        """Return the configuration with other model settings; it keeps the requested ones."""
+        if settings == self.model.settings:
+            return self
+        model = replace(self.model, settings=settings)
+        return replace(self, model=model, requested=self.requested or self)
 
     def flat(self) -> dict[str, Any]:
         """Return all settings by name, as they are logged."""
@@ -252,7 +259,7 @@ def compose_run(values: Mapping[str, Any]) -> RunSettings:
 
 def find_state_dir(values: Mapping[str, Any]) -> Path:
     """Return the folder of run state from explicit values, the environment or the default."""
-    return Path(compose_run(values).state_dir).expanduser()
+    return expand(compose_run(values).state_dir)
 
 
 S = TypeVar("S", bound=Settings)
@@ -308,7 +315,7 @@ def unknown_setting_error(
 ) -> UserError:
     """Return the error for a setting that the model does not have.
 
-    The message names another family that has the setting, or else the nearest candidate.
+    The message names another model that has the setting, or else the nearest candidate.
 
     Args:
         name: the unknown setting.
@@ -317,23 +324,26 @@ def unknown_setting_error(
         command: command whose help the message refers to if no candidate is near.
     """
     flag = as_flag(name)
-    for other in FAMILIES:
-        for variation, declared in get_family(other).variations.items():
-            if other != family and name in {
-                setting.name for setting in list_settings(declared.settings)
-            }:
+    for other in sorted(FAMILIES, key=lambda each: each != family):  # its own variations first
+        variations = get_family(other).variations
+        for variation, declared in variations.items():
+            if name in {setting.name for setting in list_settings(declared.settings)}:
+                model = other if variation == next(iter(variations)) else f"{other}/{variation}"
+                this = "the selected variation" if other == family else family
                 return UserError(
-                    f"{flag} is a setting of {other} ({variation}), not of {family}. Add --model "
-                    f"{other}, or omit it."
+                    f"{flag} is a setting of {other} ({variation}), not of {this}. Use --model "
+                    f"{model}, or omit it."
                 )
-    return UserError(
-        f"There is no option {flag}. {_hint(name, candidates, f'{command} --model {family}')}"
-    )
+    hint = _hint(name, list(candidates), command, f" --model {family}")
+    return UserError(f"There is no option {flag}. {hint}")
 
 
-def _hint(name: str, candidates: Iterable[str], command: str) -> str:
+def _hint(name: str, candidates: Sequence[str], command: str, model: str = "") -> str:
+    """Return a sentence on what to use instead of an unknown setting, or on the help."""
+    if advice := advise_option(name, candidates, command):
+        return advice
     guess = nearest(name, candidates)
-    return f"Did you mean {as_flag(guess)}?" if guess else f"See `eyevsai {command} --help`."
+    return f"Did you mean {as_flag(guess)}?" if guess else f"See `eyevsai {command}{model} --help`."
 
 
 def _select_values(cls: type[Settings], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from eyevsai import config
 from eyevsai.core.errors import UserError
+from eyevsai.core.paths import expand
 from eyevsai.core.settings import Choice, Setting
 from eyevsai.data.catalog import list_datasets
 from eyevsai.formats.factory import ALL, FORMATS
@@ -80,7 +80,7 @@ def _list_dataset_names(values: dict[str, Any]) -> Iterable[str]:
     root = config.compose_data(
         {"data_dir": values["data_dir"]} if values.get("data_dir") else {}
     ).data_dir
-    return list_datasets(Path(root).expanduser())
+    return list_datasets(expand(root))
 
 
 COMPLETERS = {

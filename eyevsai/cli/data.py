@@ -20,12 +20,14 @@ from eyevsai.cli.options import (
 from eyevsai.core.errors import UserError
 from eyevsai.core.json import to_json
 from eyevsai.core.logging import configure_logging
+from eyevsai.core.paths import expand
 from eyevsai.core.settings import list_settings
 from eyevsai.data.settings import DataSettings, DownloadSettings
 from eyevsai.reports.settings import CheckPage
+from eyevsai.workflows.startup import starting
 
 DATA, DATASET = *pick_settings(DataSettings, "data"), *pick_settings(DownloadSettings, "dataset")
-Folder = Annotated[str | None, argument(DATA, "FOLDER", "Folder of class folders.")]
+Folder = Annotated[str | None, argument(DATA, "FOLDER", "Same as --data.")]
 
 
 def build_app() -> typer.Typer:
@@ -37,6 +39,7 @@ def build_app() -> typer.Typer:
     dataset_settings = pick_settings(
         DataSettings,
         "dataset",
+        "data",
         "data_dir",
         "labels",
         "groups",
@@ -85,10 +88,12 @@ def download(
 
 def check(folder: Folder = None, as_json: Json = False, **values: Any) -> None:
     """Check every file: bad files, duplicates, classes. Exit code 1 if files are bad."""
-    from eyevsai.workflows.data.inspect import check_data
-
     page = Path(pop_settings(CheckPage, values).page)
-    curated = check_data(_data_settings(folder, values), page)
+    settings = _data_settings(folder, values)
+    with starting(settings, page=page, modules=(), has_store=False):
+        from eyevsai.workflows.data.inspect import check_data
+
+    curated = check_data(settings, page)
     report = curated.report()
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
@@ -105,7 +110,7 @@ def check(folder: Folder = None, as_json: Json = False, **values: Any) -> None:
         for note in curated.notes:
             print(note)
         for file, record in curated.bad:
-            print(f"bad        {file.path}: {record.error}")
+            print(f"bad        {file.path} {record.error}")
         for file, record in curated.wrong_extension:
             print(f"wrong extension  {file.path} is {record.kind}")
         for group in report["duplicates"]:
@@ -121,9 +126,11 @@ def check(folder: Folder = None, as_json: Json = False, **values: Any) -> None:
 
 def stats(folder: Folder = None, as_json: Json = False, **values: Any) -> None:
     """Print image counts by class and format, image sizes and class imbalance."""
-    from eyevsai.workflows.data.inspect import describe_data
+    settings = _data_settings(folder, values)
+    with starting(settings, modules=(), has_store=False):
+        from eyevsai.workflows.data.inspect import describe_data
 
-    statistics = describe_data(_data_settings(folder, values))
+    statistics = describe_data(settings)
     if as_json:
         print(json.dumps(statistics, indent=2, ensure_ascii=False))
         return
@@ -141,7 +148,7 @@ def cache(
     """Print the size of the cache of pixels and features, or clear it."""
     from eyevsai.workflows.data.inspect import cache_bytes, clear_cache
 
-    root = Path(config.compose_data(values).cache_dir).expanduser()
+    root = expand(config.compose_data(values).cache_dir)
     if clear:
         print(f"freed {clear_cache(root) / 1e6:.1f} MB in {root}")
     else:
@@ -150,7 +157,8 @@ def cache(
 
 def _data_settings(folder: str | None, values: dict[str, Any]) -> DataSettings:
     """Return the data settings; raise UserError unless exactly one dataset is named."""
-    if (folder is None) == ("dataset" not in values):
+    values = merge_named(folder, values, "data")
+    if ("data" in values) == ("dataset" in values):
         raise UserError("Name a folder or --dataset, and not both. Known datasets: `eyevsai list`.")
     configure_logging()
-    return config.compose_data(values | {"data": folder})
+    return config.compose_data(values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ import typer
 
 from eyevsai.cli import data, models, registry, system, train
 from eyevsai.cli.completion import read_completion_line
+from eyevsai.cli.help import MAX_WIDTH
 from eyevsai.cli.options import add_switches, peek_settings
 from eyevsai.cli.parsing import Verbosity, with_hyphens
 from eyevsai.core.errors import JobError, TerminationRequested, UserError, explain_path_error
@@ -18,6 +21,9 @@ from eyevsai.core.logging import configure_logging
 from eyevsai.core.version import VERSION
 
 INTERRUPTED = 130
+# Imports create millions of objects and no garbage. With Python's thresholds and the collection at
+# the exit, which `gc.freeze` avoids, the collector takes a third of the time of a short command.
+GC_THRESHOLDS = (50_000, 20, 20)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -33,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             failure, 2 for a usage error, 3 for unsynced writes, and 130 or 143 after an
             interruption.
     """
+    gc.set_threshold(*GC_THRESHOLDS)
+    atexit.register(gc.freeze)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     verbosity = Verbosity()
     try:
@@ -76,10 +84,10 @@ def build_app(arguments: list[str]) -> typer.Typer:
     """Return the application for a command line, whose model determines the options of commands."""
     app = typer.Typer(
         add_completion=True,
-        rich_markup_mode="rich",
+        rich_markup_mode=None,
         pretty_exceptions_enable=False,
         help="Tune, train, export and manage image classifiers with MLflow.",
-        context_settings={"token_normalize_func": with_hyphens},
+        context_settings={"token_normalize_func": with_hyphens, "max_content_width": MAX_WIDTH},
         epilog="All commands accept --quiet, --verbose and --debug.",
     )
     app.callback(invoke_without_command=True)(_version)

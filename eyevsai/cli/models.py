@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,20 +15,35 @@ from eyevsai import config
 from eyevsai.cli.options import (
     UNPARSED,
     Json,
-    check_extra_arguments,
+    merge_model,
     pick_settings,
     pop_settings,
     with_options,
 )
 from eyevsai.cli.output import format_view_hint
+from eyevsai.cli.words import check_extra_arguments, is_model_name, take_model
+from eyevsai.core.errors import UserError
 from eyevsai.core.json import to_json
 from eyevsai.core.logging import configure_logging
-from eyevsai.core.settings import Setting, list_settings
+from eyevsai.core.model_ref import MODEL_FORMS, VERSION_FORMS
+from eyevsai.core.paths import expand, is_dir, is_file
+from eyevsai.core.settings import Setting, as_flag, list_settings
 from eyevsai.data.settings import DataSettings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
 from eyevsai.reports.settings import ComparisonPage, DescribeSettings, ReportSettings
 from eyevsai.serving.settings import PredictSettings
+from eyevsai.workflows.image_paths import find_images
+from eyevsai.workflows.startup import starting
+
+Model = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODEL",
+        help=f"{VERSION_FORMS}, with or without models:/, or a run id.",
+        show_default=False,
+    ),
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -41,16 +58,17 @@ def add_to(app: typer.Typer) -> None:
 def add_descriptions_to(app: typer.Typer, settings: Sequence[Setting]) -> None:
     """Add `list`, and `describe` with the `settings` of `train`, to the application."""
     app.command(name="list")(with_options(list_all, pick_settings(DataSettings, "data_dir")))
-    app.command(context_settings=UNPARSED)(
+    app.command(context_settings=UNPARSED, options_metavar="[OPTIONS] [MODEL]")(
         with_options(describe, (*list_settings(DescribeSettings), *settings))
     )
 
 
-def evaluate(as_json: Json = False, **values: Any) -> None:
+def evaluate(model: Model = None, as_json: Json = False, **values: Any) -> None:
     """Evaluate a trained model on unseen images, and log metrics, plots and a report."""
-    settings = config.compose(EvaluateSettings, values)
+    settings = config.compose(EvaluateSettings, merge_model(model, values, "model_uri"))
     configure_logging()
-    from eyevsai.workflows.evaluate.evaluate import evaluate as job
+    with starting(settings, is_silent=as_json):
+        from eyevsai.workflows.evaluate.evaluate import evaluate as job
 
     result = job(settings, config.take_run_id())
     if as_json:
@@ -70,7 +88,9 @@ def evaluate(as_json: Json = False, **values: Any) -> None:
 def compare(
     models: Annotated[
         list[str],
-        typer.Argument(help="Run ids or model URIs; each is compared with the first one."),
+        typer.Argument(
+            help=f"{VERSION_FORMS}, or run ids; each model is compared with the first one."
+        ),
     ],
     as_json: Json = False,
     **values: Any,
@@ -78,7 +98,8 @@ def compare(
     """Compare evaluated models: settings, metrics, and images that only one model gets right."""
     page = Path(config.compose(ComparisonPage, values).page)
     configure_logging()
-    from eyevsai.workflows.evaluate.compare import compare as job
+    with starting(page=page, references=models, is_silent=as_json):
+        from eyevsai.workflows.evaluate.compare import compare as job
 
     comparison = job(models, page)
     if as_json:
@@ -90,32 +111,33 @@ def compare(
     print(f"See {page}")
 
 
-def export(as_json: Json = False, **values: Any) -> None:
+def export(model: Model = None, as_json: Json = False, **values: Any) -> None:
     """Export a trained model to files for other runtimes.
 
     An export is refused if its predictions differ from the model's.
     """
-    settings = config.compose(ExportSettings, values)
+    settings = config.compose(ExportSettings, merge_model(model, values, "model_uri"))
     configure_logging()
     if settings.package is not None:
         _export_package(settings, as_json)
         return
-    from eyevsai.workflows.export.export import export as job
+    with starting(settings, is_silent=as_json):
+        from eyevsai.workflows.export.export import export as job
 
     exports = job(settings, config.take_run_id())
     if as_json:
         print(json.dumps(to_json(exports), indent=2))
         return
     for each in exports:
-        metrics = ", ".join(f"{name} {value:.3g}" for name, value in each.parity.metrics.items())
         print(
             f"{each.format}: {each.uri}, {each.size_bytes / 1e6:.1f} MB, in {each.seconds:.0f} "
-            f"s\n  {metrics}"
+            f"s\n  {each.parity.describe()}"
         )
 
 
 def _export_package(settings: ExportSettings, as_json: bool) -> None:
-    from eyevsai.workflows.export.bundle import bundle
+    with starting(settings, is_silent=as_json):
+        from eyevsai.workflows.export.bundle import bundle
 
     result = bundle(settings, config.take_run_id())
     if as_json:
@@ -131,7 +153,7 @@ def _export_package(settings: ExportSettings, as_json: bool) -> None:
 
 def predict(
     model: Annotated[
-        str, typer.Argument(help="Model URI, or folder or file of a model or an export.")
+        str, typer.Argument(help=f"{MODEL_FORMS}; also models:/... and runs:/... URIs.")
     ],
     images: Annotated[
         list[str],
@@ -146,16 +168,20 @@ def predict(
     """
     settings = config.compose(PredictSettings, values)
     configure_logging()
-    from eyevsai.workflows.predict import predict as job
+    paths, path = find_images(images), expand(model)
+    is_local = is_file(path) or is_dir(path)
+    with starting(loaded_model=model, has_store=not is_local, is_silent=as_json):
+        from eyevsai.workflows.predict import predict as job
 
     errors = 0
-    for each in job(model, images, settings.top_k, settings.threshold, trusted=settings.trusted):
+    for each in job(model, paths, settings.top_k, settings.threshold, trusted=settings.trusted):
         errors += each.error is not None
         if as_json:
             print(json.dumps(to_json(each), ensure_ascii=False))
         else:
             print(each.to_text())
     if errors:
+        print(f"Error: {errors} of {len(paths)} images cannot be read.", file=sys.stderr)
         raise typer.Exit(1)
 
 
@@ -163,7 +189,8 @@ def report(as_json: Json = False, **values: Any) -> None:
     """Report all models: write tables, plots, an HTML page, and the file for a game backend."""
     settings = config.compose(ReportSettings, values)
     configure_logging()
-    from eyevsai.workflows.report.report import report as job
+    with starting(settings, modules=("mlflow",), is_silent=as_json):
+        from eyevsai.workflows.report.report import report as job
 
     result = job(settings, config.take_run_id())
     if as_json:
@@ -177,19 +204,29 @@ def report(as_json: Json = False, **values: Any) -> None:
         print(path)
 
 
-def list_all(as_json: Json = False, **values: Any) -> None:
+def list_all(
+    models: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODELS",
+            help="Families or family/variation, comma-separated; all by default.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+    **values: Any,
+) -> None:
     """List families, variations and datasets."""
     from eyevsai.workflows.describe import list_inventory
 
-    inventory = list_inventory(_data_dir(values))
+    inventory = list_inventory(_data_dir(values), models)
     if as_json:
         print(json.dumps(inventory, indent=2, ensure_ascii=False))
         return
-    models, datasets = inventory["models"], inventory["datasets"]
-    width = 2 + max(
-        map(len, (*datasets, *(name for about in models.values() for name in about["variations"])))
-    )
-    for family, about in models.items():
+    families, datasets = inventory["models"], inventory["datasets"]
+    variations = (name for about in families.values() for name in about["variations"])
+    width = 2 + max(map(len, (*datasets, *variations)))
+    for family, about in families.items():
         print(f"{family}: {about['title']}")
         for variation, descriptions in about["variations"].items():
             print(
@@ -202,7 +239,15 @@ def list_all(as_json: Json = False, **values: Any) -> None:
 
 
 def describe(context: typer.Context, as_json: Json = False, **values: Any) -> None:
-    """Describe a model: layers, parameters, operations and papers. Accepts the options of train."""
+    """Describe a model: layers, parameters, operations and papers. Accepts the options of train.
+
+    MODEL is a family or family/variation, as with --model, or a trained model: NAME/VERSION, a run
+    id or a folder.
+    """
+    if context.args and not context.args[0].startswith("-") and not is_model_name(context.args[0]):
+        _describe_trained(context, as_json, values)
+        return
+    values = take_model(context, values)
     check_extra_arguments(context, values)
     num_classes = pop_settings(DescribeSettings, values).num_classes
     # --data disables the preset of digits, the default dataset; the folder is not read
@@ -215,5 +260,28 @@ def describe(context: typer.Context, as_json: Json = False, **values: Any) -> No
     print(json.dumps(description, indent=2) if as_json else render_card(description))
 
 
+def _describe_trained(context: typer.Context, as_json: bool, values: dict[str, Any]) -> None:
+    """Describe the trained model that the first argument names.
+
+    Raises:
+        UserError: there are further arguments or options, which a trained model does not have.
+    """
+    model = context.args[0]
+    if context.args[1:] or values:
+        extra = context.args[1:] or [as_flag(name) for name in values]
+        raise UserError(
+            f"Unexpected argument {extra[0]!r}: the settings of the trained model {model} are "
+            f"fixed. Use: eyevsai describe {shlex.quote(model)}"
+        )
+    configure_logging()
+    is_local = is_file(expand(model)) or is_dir(expand(model))
+    with starting(loaded_model=model, has_store=not is_local, is_silent=as_json):
+        from eyevsai.reports.model_card import render_card
+        from eyevsai.workflows.describe import describe_trained
+
+    description = describe_trained(model)
+    print(json.dumps(description, indent=2) if as_json else render_card(description))
+
+
 def _data_dir(values: dict[str, Any]) -> Path:
-    return Path(config.compose_data(values).data_dir).expanduser()
+    return expand(config.compose_data(values).data_dir)

@@ -12,19 +12,20 @@ from eyevsai import config
 from eyevsai.cli.completion import find_completer
 from eyevsai.cli.parsing import BOOL, SWITCHES, Command, Group, positional_arguments, with_hyphens
 from eyevsai.core.errors import UserError
-from eyevsai.core.settings import Setting, Settings, list_settings
+from eyevsai.core.model_ref import parse_model
+from eyevsai.core.settings import Setting, Settings, as_flag, list_settings
 from eyevsai.data.catalog import PRESETS
 from eyevsai.data.settings import DownloadSettings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.executors.settings import TrainAllSettings
 from eyevsai.formats.settings import ExportSettings
-from eyevsai.models.factory import resolve_model
+from eyevsai.models.factory import FAMILIES
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.reports.settings import ReportSettings
 from eyevsai.tuning.settings import TuneSettings
 
 S = TypeVar("S", bound=Settings)
-# context of commands whose options depend on the model; `check_extra_arguments` rejects others
+# context of commands whose options depend on the model; `eyevsai.cli.words` rejects others
 UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -36,7 +37,7 @@ def peek_settings(arguments: Sequence[str]) -> tuple[Setting, ...]:
     itself reports the error.
     """
     model, variation = (
-        _peek_option(arguments, "model"),
+        _peek_option(arguments, "model") or _peek_described(arguments),
         _peek_option(arguments, "variation") or None,
     )
     is_help = "--help" in arguments
@@ -63,6 +64,13 @@ def _peek_option(arguments: Sequence[str], name: str) -> str | None:
         if word == f"--{name}" and index + 1 < len(arguments):
             return arguments[index + 1]
     return None
+
+
+def _peek_described(arguments: Sequence[str]) -> str | None:
+    """Return the model in an unparsed `describe MODEL`, or None."""
+    words = [word for word in arguments if not word.startswith("-")]
+    models = [word for word in words if word.partition("/")[0] in FAMILIES]
+    return models[0] if words[:1] == ["describe"] and models else None
 
 
 def pick_settings(cls: type[Settings], *names: str) -> tuple[Setting, ...]:
@@ -226,9 +234,31 @@ def merge_named(word: str | None, values: dict[str, Any], name: str) -> dict[str
         return values
     if values.get(name, word) != word:
         raise UserError(
-            f"{word!r} and --{name} {values[name]!r} contradict each other. Omit one of them."
+            f"{word!r} and {as_flag(name)} {values[name]!r} contradict each other. Omit one of "
+            "them."
         )
     return values | {name: word}
+
+
+def merge_model(word: str | None, values: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return `values` with a reference to a model that was typed as a positional argument.
+
+    Args:
+        word: the positional argument, or None if it was not typed.
+        values: options that were set, by setting name.
+        name: name of the setting for such references.
+
+    Raises:
+        UserError: the option of the setting names another model.
+    """
+    if word is None:
+        return values
+    reference, option = parse_model(word), values.get(name)
+    if option is not None and reference.has_same_target(parse_model(option)):
+        return values
+    if option is not None and name == "name" and reference.name == option:
+        return values | {name: word}  # `NAME/3 --name NAME`
+    return merge_named(word, values, name)
 
 
 def argument(setting: Setting, name: str, text: str = "") -> Any:
@@ -259,30 +289,3 @@ def _help(setting: Setting) -> str:
 
 def _placeholder(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def check_extra_arguments(context: Any, values: dict[str, Any]) -> None:
-    """Raise UserError if the parser left arguments over.
-
-    These are options of other models, unknown options, or words without an option.
-
-    Args:
-        context: Typer's context of the command.
-        values: options that were set, by setting name.
-    """
-    if not context.args:
-        return
-    model = values.get("model", config.ModelChoice().model)
-    # an unknown model is reported first
-    resolved = resolve_model(model, values.get("variation"))
-    option_names = [param.name for param in context.command.params]
-    names = {extra: extra.lstrip("-").partition("=")[0].replace("-", "_") for extra in context.args}
-    unknown = (extra for extra in context.args if extra.startswith("--"))
-    flag = next((extra for extra in unknown if names[extra] not in option_names), None)
-    if flag is None:
-        raise UserError(
-            f"Unexpected argument {context.args[0]!r}. See `{context.command_path} --help`."
-        )
-    raise config.unknown_setting_error(
-        names[flag], resolved.family, option_names, context.info_name
-    )

@@ -6,14 +6,16 @@ option, even if it starts with hyphens.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from eyevsai.cli.help import write_commands, write_parameters
 from eyevsai.core.errors import UserError
+from eyevsai.core.foreign_words import advise_command, advise_option
 from eyevsai.core.logging import set_verbosity
 from eyevsai.core.names import choose, nearest
 from eyevsai.core.settings import FALSE, TRUE, parse_bool
@@ -24,7 +26,7 @@ SWITCHES = {
     "debug": "Print the traceback of an error.",
 }
 SWITCH_FLAGS = {f"--{name}": name for name in SWITCHES}
-BOOL = "BOOL"  # metavar of a boolean setting in the help
+BOOL, TEXT = "BOOL", "TEXT"  # metavars in the help
 # Click's class, reached through Typer: some versions of Typer contain their own copy of Click
 UsageError = cast(type[Exception], typer.BadParameter.__base__)
 
@@ -54,12 +56,14 @@ class OptionTable:
     Attributes:
         with_value: options that require a value.
         boolean: options with an optional value, which is true by default.
+        flags: options without a value, each with the one that negates it, or else "".
         takes_arguments: True if the command has positional arguments or subcommands.
         interspersed: True if options can come after positional arguments.
     """
 
     with_value: Collection[str]
     boolean: Collection[str] = ()
+    flags: Mapping[str, str] = field(default_factory=dict)
     takes_arguments: bool = False
     interspersed: bool = True
 
@@ -92,11 +96,16 @@ def normalize_arguments(
 
     `--flip` becomes `--flip true`, and `--no-flip` becomes `--flip false`. An invalid value as in
     `--flip maybe` is kept, and rejected by the setting later; but if the command takes arguments,
-    `--force NAME` becomes `--force true NAME`. A switch can have a value: `--debug true`.
+    `--force NAME` becomes `--force true NAME`. Switches and flags can have a value, too: `--debug
+    true`, `--json false`, `--json=true`.
     """
     rest, words, switches = list(arguments), [], []
     while rest and rest[0] != "--" and (options.interspersed or rest[0].startswith("-")):
         word = rest.pop(0)
+        name, _, truth_value = word.partition("=")
+        if with_hyphens(name) in options.flags and truth_value.lower() in TRUE + FALSE:
+            word = name
+            rest.insert(0, truth_value)
         flag = with_hyphens(word)
         has_truth_value = bool(rest) and rest[0].lower() in TRUE + FALSE
         if flag in options.with_value:
@@ -105,6 +114,9 @@ def normalize_arguments(
         elif flag in SWITCH_FLAGS:
             is_on = not has_truth_value or parse_bool(rest.pop(0))
             switches += [SWITCH_FLAGS[flag]] if is_on else []
+        elif flag in options.flags and has_truth_value:
+            chosen = word if parse_bool(rest.pop(0)) else options.flags[flag]
+            words += [chosen] if chosen else []
         elif flag in options.boolean:
             has_value = has_truth_value or (
                 bool(rest) and not options.takes_arguments and not rest[0].startswith("--")
@@ -123,6 +135,14 @@ class Command(TyperCommand):
     # `parse_args` rejects extra arguments, with a better message than Click's. A command that
     # ignores unknown options rejects them itself.
     allow_extra_args = True
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, with metavars and defaults of flags."""
+        return _adapt(super().get_params(ctx))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the help of arguments and options in sections."""
+        write_parameters(formatter, ctx, self.get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words; raise UserError for unknown options and unexpected arguments."""
@@ -145,6 +165,15 @@ class Command(TyperCommand):
 class Group(TyperGroup):
     """Command group, parsed as `Command` is; it prints its help if no command is named."""
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, as `Command` does."""
+        return _adapt(super().get_params(ctx))
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the help of options and commands in sections."""
+        write_commands(formatter, ((name, self.commands[name]) for name in self.list_commands(ctx)))
+        write_parameters(formatter, ctx, self.get_params(ctx))
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the words up to the command; raise UserError for unknown options."""
         words = _apply_switches(ctx, args)
@@ -160,8 +189,30 @@ class Group(TyperGroup):
         """Return the named command; raise UserError if it does not exist."""
         if not ctx.resilient_parsing and self.get_command(ctx, with_hyphens(args[0])) is None:
             names = [name for name, command in self.commands.items() if not command.hidden]
+            if advice := self._advise(ctx, with_hyphens(args[0])):
+                raise UserError(f"There is no {ctx.info_name} command {args[0]!r}. {advice}")
             choose(f"{ctx.info_name} command", args[0], names)
         return super().resolve_command(ctx, args)
+
+    def _advise(self, ctx: Any, name: str) -> str | None:
+        """Return what to use instead of an unknown command, or None.
+
+        It is a command of another group, or a command of another tool.
+        """
+        root = ctx.find_root()
+        if self is not root.command and (advice := advise_command(f"{ctx.info_name} {name}")):
+            return advice
+        groups = {"": root.command, **_list_groups(root.command)}
+        for group, members in groups.items():
+            command = members.commands.get(name)
+            if members is not self and command is not None and not command.hidden:
+                return f"Use: {' '.join(filter(None, (root.info_name, group, name)))}."
+        return advise_command(name) if self is root.command else None
+
+
+def _list_groups(root: TyperGroup) -> dict[str, TyperGroup]:
+    commands = root.commands.items()
+    return {name: command for name, command in commands if isinstance(command, TyperGroup)}
 
 
 def explain(error: Any, context: Any) -> UserError:
@@ -186,18 +237,48 @@ def explain(error: Any, context: Any) -> UserError:
         )
         return UserError(f"{flag} {problem} {see}")
     if flag is not None:
-        names = {opt.lstrip("-") for opt in params if opt.startswith("--")} | SWITCHES.keys()
-        guess = nearest(flag.lstrip("-"), sorted(names))
-        return UserError(
-            f"There is no option {flag} of `{context.command_path}`. "
-            f"{f'Did you mean --{guess}?' if guess else see}"
-        )
+        hint = _suggest_option(flag, params, context) or see
+        return UserError(f"There is no option {flag} of `{context.command_path}`. {hint}")
     if isinstance(error, typer.BadParameter) and error.param is not None and not error.message:
         return UserError(
             f"`{context.command_path}` requires {_display_name(error.param)}: {_help(error.param)} "
             f"{see}"
         )
     return UserError(f"{error.format_message()} {see}")
+
+
+def _suggest_option(flag: str, options: Collection[str], context: Any) -> str | None:
+    """Return a sentence on what to use instead of an unknown option; None without a suggestion.
+
+    Args:
+        flag: the unknown option.
+        options: options of the command, as they are typed.
+        context: Click's context of the command.
+    """
+    name = flag.lstrip("-")
+    names = sorted({opt.lstrip("-") for opt in options if opt.startswith("--")} | SWITCHES.keys())
+    settings = [each.replace("-", "_") for each in names]
+    if advice := advise_option(name.replace("-", "_"), settings, context.info_name):
+        return advice
+    if guess := nearest(name, names):
+        return f"Did you mean --{guess}?"
+    root = context.find_root()
+    for command in root.command.commands.values():
+        if not command.hidden and any(flag in param.opts for param in command.params):
+            return f"It is an option of `{root.info_name} {command.name}`."
+    return None
+
+
+def _adapt(params: list[Any]) -> list[Any]:
+    """Give parameters a metavar, and flags a default: Typer converts None with pydantic, slowly."""
+    for param in params:
+        if param.param_type_name == "argument":
+            param.metavar = param.metavar or param.name.upper()
+            continue
+        param.metavar = param.metavar or TEXT
+        if param.is_flag and param.default is None:
+            param.default = False
+    return params
 
 
 def _apply_switches(context: Any, arguments: Sequence[str]) -> list[str]:
@@ -215,10 +296,12 @@ def _apply_switches(context: Any, arguments: Sequence[str]) -> list[str]:
 def _tabulate_options(command: Any) -> OptionTable:
     arguments = [param for param in command.params if param.param_type_name == "argument"]
     options = [param for param in command.params if param not in arguments and not param.is_flag]
+    flags = [param for param in command.params if param not in arguments and param.is_flag]
     is_group = isinstance(command, TyperGroup)
     return OptionTable(
         {flag for option in options if option.metavar != BOOL for flag in option.opts},
         {flag for option in options if option.metavar == BOOL for flag in option.opts},
+        {opt: next(iter(flag.secondary_opts), "") for flag in flags for opt in flag.opts},
         takes_arguments=is_group or bool(arguments),
         interspersed=not is_group,
     )

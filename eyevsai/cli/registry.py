@@ -11,21 +11,36 @@ import typer
 
 from eyevsai import config
 from eyevsai.cli.completion import COMPLETERS
-from eyevsai.cli.options import Json, argument, merge_named, pick_settings, with_options
+from eyevsai.cli.options import Json, argument, merge_model, pick_settings, with_options
 from eyevsai.core.errors import UserError
 from eyevsai.core.json import to_json
 from eyevsai.core.logging import configure_logging, is_verbose
+from eyevsai.core.model_ref import VERSION_FORMS
 from eyevsai.core.settings import Setting, format_flags, list_settings
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
+from eyevsai.workflows.startup import starting
 
 Name = Annotated[
     str,
-    typer.Argument(metavar="NAME", help="Registered model, as in `eyevsai registry status`."),
+    typer.Argument(
+        metavar="MODEL",
+        help="Registered model, as in `eyevsai registry status`, or a version of it.",
+    ),
 ]
 Promoted = Annotated[
-    str | None, argument(*pick_settings(PromoteSettings, "name"), "NAME", "Same as --name.")
+    str | None,
+    argument(
+        *pick_settings(PromoteSettings, "name"),
+        "MODEL",
+        f"{VERSION_FORMS}, with or without models:/, or the id of its run; or NAME with --version.",
+    ),
 ]
-Version = Annotated[int, argument(*pick_settings(PromoteSettings, "version"), "VERSION")]
+Version = Annotated[
+    int | None,
+    argument(
+        *pick_settings(PromoteSettings, "version"), "VERSION", "Number, if MODEL is only a name."
+    ),
+]
 Reason = Annotated[str | None, typer.Option(help="Reason, recorded in the log.")]
 LEGACY_FILE = Setting("path", str, False, None, "training_registry.json to import.", "Registry")
 STATE = pick_settings(PromoteSettings, "state_dir")
@@ -56,9 +71,10 @@ def build_app() -> typer.Typer:
 
 def promote(registered: Promoted = None, as_json: Json = False, **values: Any) -> None:
     """Promote a version to Production or Staging if it passes the promotion checks."""
-    settings = config.compose(PromoteSettings, merge_named(registered, values, "name"))
+    settings = config.compose(PromoteSettings, merge_model(registered, values, "name"))
     configure_logging()
-    from eyevsai.workflows.registry.promote import promote as job
+    with starting(settings, is_silent=as_json):
+        from eyevsai.workflows.registry.promote import promote as job
 
     _print_promoted(job(settings, config.take_run_id()), as_json)
 
@@ -66,9 +82,11 @@ def promote(registered: Promoted = None, as_json: Json = False, **values: Any) -
 def rollback(name: Name, reason: Reason = None, as_json: Json = False, **values: Any) -> None:
     """Restore the previous version in Production, even if the current one does not load."""
     configure_logging()
-    from eyevsai.workflows.registry.promote import rollback as job
+    state_dir = config.find_state_dir(values)
+    with starting(state_dir=state_dir, references=[name], is_silent=as_json):
+        from eyevsai.workflows.registry.promote import rollback as job
 
-    _print_promoted(job(name, reason, config.find_state_dir(values)), as_json)
+    _print_promoted(job(name, reason, state_dir), as_json)
 
 
 def _print_promoted(result: Any, as_json: bool) -> None:
@@ -95,7 +113,8 @@ def cleanup(as_json: Json = False, **values: Any) -> None:
     """
     settings = config.compose(CleanupSettings, values)
     configure_logging()
-    from eyevsai.workflows.registry.cleanup import cleanup as job
+    with starting(settings, modules=("mlflow",), is_silent=as_json):
+        from eyevsai.workflows.registry.cleanup import cleanup as job
 
     result = job(settings, lambda plan: _confirm(settings, plan, as_json), config.take_run_id())
     if as_json:
@@ -139,7 +158,14 @@ def _confirm(settings: CleanupSettings, plan: Any, as_json: bool) -> bool:
 
 
 def status(
-    name: Annotated[str | None, typer.Argument(help="Registered model; all by default.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="MODEL",
+            help="Registered model, or a version of it; all by default.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """List versions with stage, aliases, metrics and promotion.
@@ -147,7 +173,9 @@ def status(
     Exit code 1 if stages and aliases are inconsistent.
     """
     configure_logging()
-    from eyevsai.workflows.registry.status import read_status
+    references = None if name is None else [name]
+    with starting(references=references, modules=("mlflow",), is_silent=as_json):
+        from eyevsai.workflows.registry.status import read_status
 
     result = read_status(name)
     if as_json:
@@ -175,9 +203,10 @@ def log(
     With --at, list the versions that were in Production then.
     """
     configure_logging()
-    from eyevsai.workflows.registry.status import read_entries, version_at
+    with starting(at=at, references=[name], modules=("mlflow",), is_silent=as_json):
+        from eyevsai.workflows.registry.status import read_entries, version_at
 
-    entries = read_entries(name)
+    name, entries = read_entries(name)
     if at is not None:
         history = [
             {"since": since.isoformat(timespec="seconds"), "version": version}
@@ -211,6 +240,13 @@ def best(
             help="Dataset that the models were trained on.", autocompletion=COMPLETERS["dataset"]
         ),
     ],
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="Families or family/variation, comma-separated; all by default.",
+            autocompletion=COMPLETERS["models"],
+        ),
+    ] = None,
     promote_first: Annotated[
         bool,
         typer.Option(
@@ -226,14 +262,18 @@ def best(
     With --promote, promote the best one to models:/DATASET@production.
     """
     configure_logging()
-    from eyevsai.workflows.registry.ranking import find_best, promote_best
+    state_dir = config.find_state_dir(values)
+    with starting(
+        state_dir=state_dir, policy=values.get("policy"), modules=("mlflow",), is_silent=as_json
+    ):
+        from eyevsai.workflows.registry.ranking import find_best, promote_best
 
     if promote_first:
         settings = {"policy": None, "force": False, "class_change": False, "reason": None} | values
-        settings["state_dir"] = str(config.find_state_dir(values))
-        _print_promoted(promote_best(dataset, **settings), as_json)
+        settings["state_dir"] = str(state_dir)
+        _print_promoted(promote_best(dataset, models=models, **settings), as_json)
         return
-    ranking = find_best(dataset)
+    ranking = find_best(dataset, models)
     if as_json:
         print(json.dumps(to_json(ranking), indent=2))
         return
@@ -248,30 +288,35 @@ def best(
 def reconcile(name: Name, **values: Any) -> None:
     """Apply manual changes of stages and aliases in MLflow's UI, and print them."""
     configure_logging()
-    from eyevsai.workflows.registry.promote import reconcile as job
+    state_dir = config.find_state_dir(values)
+    with starting(state_dir=state_dir, references=[name]):
+        from eyevsai.workflows.registry.promote import reconcile as job
 
-    print("\n".join(job(name, config.find_state_dir(values))) or f"{name} is consistent.")
+    name, inconsistencies = job(name, state_dir)
+    print("\n".join(inconsistencies) or f"{name} is consistent.")
 
 
-def pin(name: Name, version: Version, reason: Reason = None, **values: Any) -> None:
+def pin(name: Name, version: Version = None, reason: Reason = None, **values: Any) -> None:
     """Exclude a version from all cleanups."""
-    _pin(name, version, reason, values, pinned=True)
-    print(f"models:/{name}/{version} is pinned: cleanups do not delete it")
+    uri, _ = _pin(name, version, reason, values, pinned=True)
+    print(f"{uri} is pinned: cleanups do not delete it")
 
 
-def unpin(name: Name, version: Version, reason: Reason = None, **values: Any) -> None:
+def unpin(name: Name, version: Version = None, reason: Reason = None, **values: Any) -> None:
     """Allow cleanups to delete a version again."""
-    changed = _pin(name, version, reason, values, pinned=False)
-    print(f"models:/{name}/{version} {'is no longer' if changed else 'was not'} pinned")
+    uri, changed = _pin(name, version, reason, values, pinned=False)
+    print(f"{uri} {'is no longer' if changed else 'was not'} pinned")
 
 
 def _pin(
-    name: str, version: int, reason: str | None, values: dict[str, Any], *, pinned: bool
-) -> bool:
+    name: str, version: int | None, reason: str | None, values: dict[str, Any], *, pinned: bool
+) -> tuple[str, bool]:
     configure_logging()
-    from eyevsai.workflows.registry.promote import pin as job
+    state_dir = config.find_state_dir(values)
+    with starting(state_dir=state_dir, references=[name]):
+        from eyevsai.workflows.registry.promote import pin as job
 
-    return job(name, version, config.find_state_dir(values), pinned=pinned, reason=reason)
+    return job(name, version, state_dir, pinned=pinned, reason=reason)
 
 
 def import_registry(
@@ -282,7 +327,8 @@ def import_registry(
     Records that were imported before are skipped. Exit code 1 if records are rejected.
     """
     configure_logging()
-    from eyevsai.workflows.registry.import_legacy import import_legacy_registry as job
+    with starting(legacy_file=Path(path), modules=("mlflow",), is_silent=as_json):
+        from eyevsai.workflows.registry.import_legacy import import_legacy_registry as job
 
     result = job(Path(path))
     if as_json:

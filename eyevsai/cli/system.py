@@ -19,10 +19,13 @@ from eyevsai.cli.options import Json, pick_settings, pop_settings, with_options
 from eyevsai.core.errors import UserError
 from eyevsai.core.extras import read_extras
 from eyevsai.core.json import to_json
+from eyevsai.core.loading import loading
 from eyevsai.core.logging import configure_logging, is_verbose
+from eyevsai.core.paths import expand
 from eyevsai.core.settings import Doc, Range, Settings, list_settings
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.factory import FAMILIES
+from eyevsai.workflows.startup import starting
 
 UNSYNCED = 3  # exit code if writes are still pending
 MLFLOW_PORT, OPTUNA_PORT = 5000, 8080  # defaults of MLflow and optuna-dashboard
@@ -78,7 +81,8 @@ def doctor(
 ) -> None:
     """Check the environment, and print fixes for problems. Exit code 1 if a check fails."""
     configure_logging()
-    from eyevsai.workflows.system import doctor as job
+    with loading("mlflow", is_silent=as_json):  # doctor itself reports unusable folders and stores
+        from eyevsai.workflows.system import doctor as job
 
     # with --json, standard output contains nothing but JSON
     write_line = partial(print, file=sys.stderr) if as_json else print
@@ -90,7 +94,7 @@ def doctor(
     if upgrade:
         _upgrade(state_dir, write_line)
     results = job.run_checks(
-        Path(config.compose_data(values).data_dir).expanduser(), state_dir, create_store=init
+        expand(config.compose_data(values).data_dir), state_dir, create_store=init
     )
     if as_json:
         print(json.dumps(to_json(results), indent=2))
@@ -179,16 +183,17 @@ def ui(
 
     If the store is on a tracking server, open that server's UI instead.
     """
-    from eyevsai.workflows.system import ui as job
-
+    if storage is not None and not optuna:
+        raise UserError(f"--storage {storage} requires --optuna. Add --optuna, or omit --storage.")
     port = pop_settings(UiSettings, values).port
     configure_logging()
+    with starting(modules=("mlflow",), has_store=not optuna):
+        from eyevsai.workflows.system import ui as job
+
     window = job.Window(host or HOST, port or (OPTUNA_PORT if optuna else MLFLOW_PORT), browser)
     if optuna:
         job.show_studies(window, storage, config.find_state_dir(values))
         return
-    if storage is not None:
-        raise UserError(f"--storage {storage} requires --optuna. Add --optuna, or omit --storage.")
     server = job.find_server()
     if server is None:
         job.show_store(window, verbose=is_verbose())
@@ -204,9 +209,10 @@ def ui(
 
 def sync(as_json: Json = False, **values: Any) -> None:
     """Send pending writes of finished runs to the store. Exit code 3 if some are still pending."""
-    from eyevsai.workflows.system.sync import sync_all
-
     configure_logging()
+    with starting(modules=("mlflow",), is_silent=as_json):
+        from eyevsai.workflows.system.sync import sync_all
+
     pending = sync_all(config.find_state_dir(values))
     if as_json:
         print(json.dumps(pending))

@@ -13,16 +13,18 @@ from eyevsai.cli.models import report
 from eyevsai.cli.options import (
     UNPARSED,
     Json,
-    check_extra_arguments,
     check_no_train_options,
     with_options,
 )
 from eyevsai.cli.output import format_view_hint
 from eyevsai.cli.parsing import with_hyphens
+from eyevsai.cli.words import check_extra_arguments, take_folder
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.settings import Setting, format_flags, list_settings
 from eyevsai.executors.settings import ExecutorSettings, TrainAllSettings
-from eyevsai.workflows.tune.settings import tune_settings
+from eyevsai.workflows.startup import starting
+from eyevsai.workflows.sweep.settings import compose_train_all
+from eyevsai.workflows.tune.settings import compose_tune, tune_settings
 
 # settings of `train` that `train-all` does not have
 SINGLE_RUN_ONLY = (
@@ -45,7 +47,9 @@ def add_to(app: typer.Typer, arguments: Sequence[str], settings: Sequence[Settin
             called, because listing them imports the settings of all families.
         settings: settings of `train` for the model that the command line names.
     """
-    options = app.command(context_settings=UNPARSED, rich_help_panel="Jobs")
+    options = app.command(
+        context_settings=UNPARSED, rich_help_panel="Jobs", options_metavar="[OPTIONS] [FOLDER]"
+    )
     options(with_options(train, settings))
     options(with_options(tune, tune_settings(settings)))
     is_called = "train-all" in map(with_hyphens, arguments)
@@ -57,11 +61,12 @@ def add_to(app: typer.Typer, arguments: Sequence[str], settings: Sequence[Settin
 def train(context: typer.Context, **values: Any) -> None:
     """Train a model, log the run and register a version.
 
-    With --model, the help includes the options of that family.
+    FOLDER is the same as --data FOLDER. With --model, the help includes the options of that family.
 
     `mlflow run . -e train -P model=deep_v1` does the same in a run that MLflow creates; -P sets any
     option: -P lr=0.001.
     """
+    values = take_folder(context, values)
     check_extra_arguments(context, values)
     composed = config.compose_train(values)
     from eyevsai.workflows.distributed.rank import rank_from_env
@@ -73,7 +78,8 @@ def train(context: typer.Context, **values: Any) -> None:
         run_worker(composed, rank)
         return
     configure_logging()
-    from eyevsai.workflows.train.train import train as job
+    with starting(composed.data, composed.run, composed.model.settings):
+        from eyevsai.workflows.train.train import train as job
 
     result = job(composed, config.take_run_id(), rank)
     scores = result.scores
@@ -87,15 +93,17 @@ def train(context: typer.Context, **values: Any) -> None:
 def tune(context: typer.Context, **values: Any) -> None:
     """Search for the best settings of a model. Options of train are fixed in all trials.
 
+    FOLDER is the same as --data FOLDER.
     An existing study of the same name is resumed. `train` uses the best settings of a study.
     """
     check_no_train_options(context.args)
+    values = take_folder(context, values)
     check_extra_arguments(context, values)
-    from eyevsai.workflows.tune.study_config import compose_tune
-
     composed = compose_tune(values)
     configure_logging()
-    from eyevsai.workflows.tune.tune import tune as job
+    trials = composed.trials
+    with starting(trials.data, trials.run, trials.model.settings, composed.tuning):
+        from eyevsai.workflows.tune.tune import tune as job
 
     result = job(composed, config.take_run_id())
     states = ", ".join(f"{count} {state}" for state, count in result.states.items())
@@ -116,11 +124,10 @@ def train_all(as_json: Json = False, **values: Any) -> None:
     if settings.generate_reports_only:
         _write_reports(settings, as_json)
         return
-    from eyevsai.workflows.sweep.train_all import compose_train_all
-
     composed = compose_train_all(values)
     configure_logging()
-    from eyevsai.workflows.sweep.train_all import train_all as job
+    with starting(composed.sweep, state_dir=composed.state_dir, is_silent=as_json):
+        from eyevsai.workflows.sweep.train_all import train_all as job
 
     result = job(composed, config.take_run_id())
     models = {

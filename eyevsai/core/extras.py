@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import tomllib
-from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from eyevsai.core.errors import UserError
 
@@ -34,12 +33,22 @@ def read_extras() -> dict[str, tuple[str, ...]]:
     In a checkout they are read from pyproject.toml, because the metadata of an editable install are
     not updated after the installation; otherwise from the metadata of the installed package.
     """
-    if CHECKOUT.is_file():
-        project = tomllib.loads(CHECKOUT.read_text(encoding="utf-8")).get("project", {})
-        if project.get("name") == PROJECT:
-            return {name: tuple(pins) for name, pins in project["optional-dependencies"].items()}
+    if (project := read_pyproject()) is not None:
+        return {name: tuple(pins) for name, pins in project["optional-dependencies"].items()}
+    from importlib import metadata
+
     about = metadata.metadata(PROJECT)
     return {name: _requirements_of(name) for name in about.get_all("Provides-Extra") or ()}
+
+
+def read_pyproject() -> dict[str, Any] | None:
+    """Return the table `project` of the checkout's pyproject.toml; None outside of a checkout."""
+    if not CHECKOUT.is_file():
+        return None
+    import tomllib
+
+    project = tomllib.loads(CHECKOUT.read_text(encoding="utf-8")).get("project", {})
+    return project if project.get("name") == PROJECT else None
 
 
 def is_installed(requirement: str) -> bool:
@@ -47,6 +56,8 @@ def is_installed(requirement: str) -> bool:
 
     A requirement whose marker excludes this environment counts as met.
     """
+    from importlib import metadata
+
     from packaging.requirements import Requirement
 
     parsed = Requirement(requirement)
@@ -65,6 +76,8 @@ def is_installed(requirement: str) -> bool:
 
 def _requirements_of(extra: str, project: str = PROJECT) -> tuple[str, ...]:
     """Return the requirements of an installed project that apply only with an extra."""
+    from importlib import metadata
+
     from packaging.requirements import Requirement
 
     requirements = []

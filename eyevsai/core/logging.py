@@ -15,6 +15,8 @@ logger = logging.getLogger("eyevsai")
 
 VERBOSITY = "EYEVSAI_VERBOSITY"  # environment variable, inherited by child processes
 QUIET, VERBOSE = "quiet", "verbose"
+# `extra` of a record for log files only: standard error shows the same text in another message
+FILE_ONLY = {"file_only": True}
 LEVELS = {QUIET: logging.WARNING, VERBOSE: logging.DEBUG}
 
 
@@ -36,9 +38,14 @@ def is_verbose() -> bool:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
-    """Handler that writes to the current `sys.stderr`, which a progress bar replaces."""
+    """Handler that writes to the current `sys.stderr`, which a progress bar replaces.
+
+    Records with `FILE_ONLY` are dropped.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
+        if getattr(record, "file_only", False):
+            return
         self.stream = sys.stderr
         super().emit(record)
 

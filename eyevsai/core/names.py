@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,13 +10,24 @@ from difflib import get_close_matches
 
 from eyevsai.core.errors import UserError
 
-REGISTERED = "[A-Za-z0-9_.-]"  # regex of a character in the name of a registered model
+# regex of a character that eyevsai uses in the name of a registered model; MLflow allows others
+REGISTERED = "[A-Za-z0-9_.-]"
+MIN_SIMILARITY = 0.65  # of names to suggest; below it, two words only share some letters
+FILE_NAME_LENGTH = 100  # of a file that is named after a registered model
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
-    """Return the option that is most similar to `name`, or None if none is similar."""
-    matches = get_close_matches(name, list(options), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    """Return the option that is most similar to `name`, or None if none is similar.
+
+    Case does not count, nor do hyphens for underscores.
+    """
+    by_spelling = {_normalize(option): option for option in options}
+    matches = get_close_matches(_normalize(name), by_spelling, n=1, cutoff=MIN_SIMILARITY)
+    return by_spelling[matches[0]] if matches else None
+
+
+def _normalize(name: str) -> str:
+    return name.casefold().replace("-", "_")
 
 
 def choose(kind: str, name: str, options: Iterable[str]) -> str:
@@ -76,3 +88,15 @@ class ModelName:
 def registered_name(name: str) -> str:
     """Return `name` as a valid name of a registered model: other characters become `_`."""
     return "".join(character if re.match(REGISTERED, character) else "_" for character in name)
+
+
+def to_file_name(name: str) -> str:
+    """Return a file name for a registered model, whose name may contain any character but / and :.
+
+    A name that is short and valid on every file system is returned unchanged. Others get a digest,
+    so that different names have different files.
+    """
+    plain = registered_name(name)[:FILE_NAME_LENGTH]
+    if plain == name and not name.startswith("."):
+        return name
+    return f"{plain.lstrip('.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

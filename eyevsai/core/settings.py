@@ -18,12 +18,15 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.foreign_words import advise_value
+from eyevsai.core.names import nearest
 
 # default folders for the state and the caches of this machine
 STATE_DIR, CACHE_DIR = ("~/.local/state/eyevsai", "~/.cache/eyevsai")
+MAX_EXACT_FLOAT = 2.0**53  # above it, floats do not represent each whole number
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
 
@@ -152,9 +155,9 @@ class Setting:
     def coerce(self, value: Any) -> Any:
         """Convert a value from Python code to the type of this setting.
 
-        NumPy scalars become Python numbers, ints become floats for a float setting, and paths
-        become text. Empty text becomes None if the setting is optional. Other values are returned
-        unchanged; `check` validates them.
+        NumPy scalars become Python numbers, ints become floats for a float setting, whole floats
+        become ints for an int setting, and paths become text. Empty text becomes None if the
+        setting is optional. Other values are returned unchanged; `check` validates them.
 
         Raises:
             UserError: the value is empty and `rejects_empty` is True.
@@ -167,6 +170,8 @@ class Setting:
             return os.fspath(value)
         if value == "" and self.optional:
             return None
+        if self.type is int and type(value) is float and value.is_integer():
+            return int(value)
         return float(value) if self.type is float and type(value) is int else value
 
     def check(self, value: Any, display_name: str | None = None) -> None:
@@ -186,7 +191,7 @@ class Setting:
             expected = "one of" if isinstance(self.allowed, Choice) else "a value from"
             raise UserError(
                 f"{display_name} {_format_value(value)} is not allowed. Use {expected} "
-                f"{self.allowed}."
+                f"{self.allowed}.{self._suggest_value(value)}"
             )
         if isinstance(value, str) and not _is_storable(value):
             raise UserError(
@@ -195,6 +200,14 @@ class Setting:
             )
         if value == "":  # as a path it would be the current folder
             raise self.empty_value_error(display_name)
+
+    def _suggest_value(self, value: Any) -> str:
+        """Return a sentence on the value to use instead, after a space; empty if none is near."""
+        if advice := advise_value(self.name, value):
+            return f" {advice}"
+        options = map(str, self.allowed.options) if isinstance(self.allowed, Choice) else ()
+        guess = nearest(str(value), options)
+        return f" Did you mean {guess}?" if guess else ""
 
 
 @dataclass(frozen=True)
@@ -208,6 +221,13 @@ class Settings:
     def __post_init__(self) -> None:
         for setting in list_settings(type(self)):
             setting.check(getattr(self, setting.name))
+
+
+StateDir = Annotated[
+    str,
+    Env("EYEVSAI_STATE"),
+    Doc("Folder for run state, checkpoints and writes that are not synced yet."),
+]
 
 
 def _is_storable(text: str) -> bool:
@@ -268,7 +288,24 @@ def parse_bool(text: str) -> bool:
     return word in TRUE
 
 
-_PARSERS: dict[type, Any] = {int: int, float: float, str: str, bool: parse_bool}
+def parse_int(text: str) -> int:
+    """Return the whole number of a text, which may be written as a float: `8`, `8.0` or `1e1`.
+
+    MLproject declares whole numbers as floats, because MLflow has no integer type.
+
+    Raises:
+        ValueError: it is not a number, not whole, or a float too large to be exact.
+    """
+    try:
+        return int(text)
+    except ValueError:
+        number = float(text)
+        if not number.is_integer() or abs(number) > MAX_EXACT_FLOAT:
+            raise
+        return int(number)
+
+
+_PARSERS: dict[type, Any] = {int: parse_int, float: float, str: str, bool: parse_bool}
 _TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.paths import expand
 
 
 def read_toml(path: str | Path, label: str, example: str) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def read_toml(path: str | Path, label: str, example: str) -> dict[str, Any]:
         UserError: the file cannot be read or is not valid TOML.
     """
     try:
-        return tomllib.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        return tomllib.loads(expand(path).read_text(encoding="utf-8"))
     except OSError as error:
         reason = error.strerror or str(error)
     except ValueError as error:  # invalid TOML or invalid UTF-8

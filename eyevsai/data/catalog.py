@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
+from eyevsai.core.paths import expand, is_dir
 from eyevsai.data.folder_layout import LAYOUT
 from eyevsai.data.settings import DataSettings
 
@@ -105,19 +107,23 @@ def find_source(settings: DataSettings) -> DatasetFolder:
 
 def _find_folders(settings: DataSettings) -> DatasetFolder:
     if settings.data is not None:
-        folder = Path(settings.data).expanduser()
+        folder = expand(settings.data)
         if not folder.exists():
-            raise UserError(f"There is no folder {folder}. {LAYOUT}.")
+            place = "" if folder.is_absolute() else f" in {Path.cwd()}"
+            hint = (
+                f" With train, tune and data check, --dataset {settings.data} is a known dataset."
+                if settings.data in DESCRIPTIONS
+                else ""
+            )
+            raise UserError(f"There is no folder {folder}{place}. {LAYOUT}.{hint}")
         if not folder.is_dir():
             raise UserError(f"{folder} is a file. {LAYOUT}.")
         return DatasetFolder(folder.resolve().name, {folder.resolve().name: folder})
     if settings.dataset == EMBEDDED:
         from eyevsai.data.digits import write_digits
 
-        return DatasetFolder(
-            EMBEDDED, {EMBEDDED: write_digits(Path(settings.cache_dir).expanduser())}
-        )
-    return _find_by_name(settings.dataset, Path(settings.data_dir).expanduser())
+        return DatasetFolder(EMBEDDED, {EMBEDDED: write_digits(expand(settings.cache_dir))})
+    return _find_by_name(settings.dataset, expand(settings.data_dir).absolute())
 
 
 def _find_by_name(name: str, root: Path) -> DatasetFolder:
@@ -129,6 +135,8 @@ def _find_by_name(name: str, root: Path) -> DatasetFolder:
             choose("dataset", name, [EMBEDDED, *folders, *(UNIONS if folders else ())])
         except UserError as error:
             hint = f" Download it: `eyevsai data download {name}`." if name in DESCRIPTIONS else ""
+            if is_dir(expand(name)):
+                hint = f" For the folder: --data {shlex.quote(name)}."
             raise UserError(
                 f"{error} Datasets are the folders in {root}; set another with --data-dir or "
                 f"EYEVSAI_DATA.{hint}"

@@ -300,7 +300,7 @@ def check_bad_fraction(curated: CuratedDataset, max_bad_fraction: float) -> None
     location = curated.source.location
     bad = curated.bad
     if len(bad) > max_bad_fraction * len(curated.files):
-        details = "".join(f"\n  {file.path}: {record.error}" for file, record in bad[:MAX_SHOWN])
+        details = "".join(f"\n  {file.path} {record.error}" for file, record in bad[:MAX_SHOWN])
         more = f"\n  and {len(bad) - MAX_SHOWN} more" if len(bad) > MAX_SHOWN else ""
         raise UserError(
             f"{len(bad)} of {len(curated.files)} images in {location} cannot be used, more than "

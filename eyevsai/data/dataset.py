@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.paths import expand
 from eyevsai.data.catalog import find_source
 from eyevsai.data.curation import CuratedDataset, Sample, check_bad_fraction, check_usable, curate
 from eyevsai.data.disk_cache import FEATURES, DiskCache
@@ -215,7 +216,7 @@ def load_dataset(settings: DataSettings) -> Dataset:
         UserError: the dataset is missing or cannot be used for training: too many bad files, too
             few images or classes, a class without training images, or an empty valid split.
     """
-    cache_dir = Path(settings.cache_dir).expanduser()
+    cache_dir = expand(settings.cache_dir)
     curated = curate(find_source(settings), cache_dir, settings.duplicates, settings.bit_depth)
     check_usable(curated, settings.max_bad_fraction)
     split_names = split_items(
@@ -238,7 +239,7 @@ def load_test_folder(settings: DataSettings) -> Dataset:
     Raises:
         UserError: the dataset is missing or has no images, or too many files are bad.
     """
-    cache_dir = Path(settings.cache_dir).expanduser()
+    cache_dir = expand(settings.cache_dir)
     curated = curate(find_source(settings), cache_dir, settings.duplicates, settings.bit_depth)
     check_bad_fraction(curated, settings.max_bad_fraction)
     _log_layout(curated)

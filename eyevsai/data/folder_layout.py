@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from eyevsai.core.errors import UserError
 from eyevsai.data.files import OTHER_SUFFIXES, is_image, is_saved_page, scan, subfolders, walk
+from eyevsai.data.label_columns import is_label_table
 from eyevsai.data.unused_files import UnusedFile, unused_pages
 
 TRAIN, VALID, TEST = "train", "valid", "test"
@@ -60,7 +62,8 @@ ANNOTATIONS = frozenset(
 FILLERS = IMAGES | {"set", "data", "dataset", "split", "folder"}
 LAYOUT = (
     "A dataset is a folder with a folder of images per class, or with the folders train, valid "
-    "and test that contain such folders, or a folder of images with --labels FILE.csv"
+    "and test that contain such folders, or, "
+    "for train, tune and data check, a folder of images with --labels FILE.csv"
 )
 SHOWN = 3
 
@@ -372,16 +375,35 @@ def _reject_flat_folder(root: Path, folder: Path) -> None:
     """Raise UserError: the folder has no images, or its images are in no class folder."""
     num_images = sum(is_image(path) for path, _ in walk(folder))
     if not num_images:
-        raise UserError(f"There are no images in {root}. {LAYOUT}.{_table_hint(folder)}")
+        raise UserError(f"There are no images in {root}. {LAYOUT}.")
     flat = [f"{name}/" for name, path in subfolders(folder).items() if _has_images(path)]
     where = f"in {', '.join(flat)}" if flat else "in it"
+    dataset = _find_dataset_of_class(folder)
+    fix = f"If it is one class, use --data {shlex.quote(str(dataset))}. " if dataset else ""
     raise UserError(
-        f"{folder} has {num_images} images {where}, but no class folders. "
+        f"{folder} has {num_images} images {where}, but no class folders. {fix}"
         f"{LAYOUT}.{_table_hint(folder)}"
     )
 
 
+def _find_dataset_of_class(folder: Path) -> Path | None:
+    """Return the dataset of a class folder: its parent if others there have images, else None.
+
+    It is the parent's parent if the parent is a split.
+    """
+    folder = folder.resolve()
+    siblings = [path for path in subfolders(folder.parent).values() if path != folder]
+    if subfolders(folder) or not any(map(_has_images, siblings)):
+        return None
+    return folder.parent.parent if parse_split(folder.parent.name) else folder.parent
+
+
 def _table_hint(folder: Path) -> str:
-    """Return a sentence on a table in the folder or its parent; empty if there is none."""
-    tables = [name for each in (folder, folder.parent) for name in list_tables(each)]
+    """Return a sentence on a label table in the folder or its parent; empty if there is none."""
+    tables = [
+        name if each == folder else each / name
+        for each in (folder, folder.parent)
+        for name in list_tables(each)
+        if is_label_table(each / name)
+    ]
     return f" Possible label table: --labels {tables[0]}" if tables else ""

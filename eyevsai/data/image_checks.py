@@ -118,12 +118,12 @@ def check_image(path: Path) -> ImageInfo:
     try:
         digest = hash_file(path)
         if path.stat().st_size == 0:
-            return ImageInfo(digest, error="the file is empty")
+            return ImageInfo(digest, error="is empty")
         decoded = decode.decode_fully(path)
     except OSError as error:
         return ImageInfo("", error=f"cannot be read: {error.strerror or error}")
     except decode.ImageDecodeError as error:
-        return ImageInfo(digest, error=str(error).removeprefix(f"{path} "))
+        return ImageInfo(digest, error=error.reason)
     height, width = decoded.pixels.shape[:2]
     # Levels of more than 8 bits: two different dark images may both be black in 8 bits.
     pixels = decoded.levels or hash_pixels(decoded.pixels)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.paths import expand
 from eyevsai.data.catalog import DatasetFolder
 from eyevsai.data.files import is_image, walk
 from eyevsai.data.folder_layout import Layout, check_distinct_names, parse_split, read_layout
@@ -105,7 +106,7 @@ def _index_part(
 def _index_table(source: DatasetFolder) -> FolderIndex:
     """Return the index of the files in a label table, at any depth of the dataset's only part."""
     ((part, folder),) = source.parts.items()
-    table_path = _find_table(Path(source.labels or "").expanduser(), folder)
+    table_path = find_table(expand(source.labels or ""), folder)
     images, unused, pages = (
         dict[str, tuple[Path, os.stat_result]](),
         list[UnusedFile](),
@@ -138,7 +139,7 @@ def _index_table(source: DatasetFolder) -> FolderIndex:
     return FolderIndex(files, classes, [*unused, *unused_pages(pages)], list(table.notes))
 
 
-def _find_table(table: Path, folder: Path) -> Path:
+def find_table(table: Path, folder: Path) -> Path:
     """Return the path of a table relative to the current folder, or else to the dataset's folder.
 
     Raises:

@@ -12,41 +12,8 @@ from pathlib import Path, PurePosixPath
 
 from eyevsai.core.errors import UserError, read_error
 from eyevsai.data.folder_layout import SPLITS, normalize, parse_split
+from eyevsai.data.label_columns import LABELS, PATHS, SPLIT_COLUMNS
 
-PATHS = (  # names of the column of paths, in order of preference
-    "path",
-    "file",
-    "filename",
-    "file_name",
-    "filepath",
-    "file_path",
-    "image",
-    "image_path",
-    "imagepath",
-    "image_name",
-    "image_file",
-    "img",
-    "img_path",
-    "id",
-    "image_id",
-    "imageid",
-    "name",
-    "photo",
-    "x",
-)
-LABELS = (  # names of the column of labels, in order of preference
-    "label",
-    "class",
-    "class_name",
-    "classname",
-    "category",
-    "target",
-    "species",
-    "breed",
-    "labels",
-    "y",
-)
-SPLIT_COLUMNS = ("split", "set", "subset", "partition", "fold", "usage")
 SHOWN = 3  # cells in a message
 
 

@@ -15,6 +15,7 @@ from eyevsai.core.settings import (
     Range,
     Search,
     Settings,
+    StateDir,
 )
 
 DEPTHS = ("8", "10", "12", "14", "16", "float1", "float255")  # of images with more than 8 bits
@@ -128,9 +129,7 @@ class DownloadSettings(Settings):
         Env("EYEVSAI_MIRROR"),
         Doc("URL of a mirror with each archive at NAME/FILE: pets/images.tar.gz."),
     ] = None
-    state_dir: Annotated[
-        str, Env("EYEVSAI_STATE"), Doc("Folder for run state and writes that are not synced yet.")
-    ] = STATE_DIR
+    state_dir: StateDir = STATE_DIR
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics
 
 from eyevsai.evaluation.metrics import Labels, Probabilities
 
@@ -79,6 +78,7 @@ def fit_temperature(probabilities: Probabilities, labels: Labels) -> float:
         labels: N class numbers.
     """
     from scipy.optimize import minimize_scalar
+    from sklearn import metrics
 
     classes = np.arange(probabilities.shape[1])
 

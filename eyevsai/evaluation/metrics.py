@@ -1,10 +1,12 @@
-"""Classification metrics, as pure functions of arrays, computed by scikit-learn."""
+"""Classification metrics, as pure functions of arrays, computed by scikit-learn.
+
+scikit-learn is imported in functions: predictions do without it.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from sklearn import metrics
 
 Probabilities = npt.NDArray[np.float32]  # N,C
 Labels = npt.NDArray[np.int64]  # N
@@ -22,6 +24,8 @@ def basic_metrics(probabilities: Probabilities, labels: Labels) -> dict[str, flo
         probabilities: N,C.
         labels: N class numbers.
     """
+    from sklearn import metrics
+
     predicted = probabilities.argmax(axis=1)
     num_classes = probabilities.shape[1]
     classes = np.arange(num_classes)
@@ -47,6 +51,8 @@ def _top5_accuracy(probabilities: Probabilities, labels: Labels) -> float:
     num_classes = probabilities.shape[1]
     if num_classes <= TOP:
         return 1.0
+    from sklearn import metrics
+
     return float(
         metrics.top_k_accuracy_score(labels, probabilities, k=TOP, labels=np.arange(num_classes))
     )
@@ -62,6 +68,8 @@ def all_metrics(probabilities: Probabilities, labels: Labels) -> dict[str, float
         probabilities: N,C.
         labels: N class numbers.
     """
+    from sklearn import metrics
+
     truth = np.eye(probabilities.shape[1])[labels]
     present = np.unique(labels)
     two_sided = [number for number in present if not truth[:, number].all()]
@@ -86,6 +94,8 @@ def class_metrics(probabilities: Probabilities, labels: Labels) -> list[dict[str
 
     Undefined values are 0.
     """
+    from sklearn import metrics
+
     classes = np.arange(probabilities.shape[1])
     columns = metrics.precision_recall_fscore_support(
         labels, probabilities.argmax(axis=1), labels=classes, zero_division=0.0
@@ -96,6 +106,8 @@ def class_metrics(probabilities: Probabilities, labels: Labels) -> list[dict[str
 
 def confusion_matrix(probabilities: Probabilities, labels: Labels) -> npt.NDArray[np.int64]:
     """Return C,C counts; rows are true classes, columns predicted classes."""
+    from sklearn import metrics
+
     classes = np.arange(probabilities.shape[1])
     matrix: npt.NDArray[np.int64] = metrics.confusion_matrix(
         labels, probabilities.argmax(axis=1), labels=classes

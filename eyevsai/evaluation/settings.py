@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.settings import STATE_DIR, Doc, Env, Parameter, Range, Settings, require_option
+from eyevsai.core.model_ref import VERSION_FORMS, ModelRef, parse_model, run_ref
+from eyevsai.core.settings import (
+    STATE_DIR,
+    Doc,
+    Env,
+    Parameter,
+    Range,
+    Settings,
+    StateDir,
+    require_option,
+)
 
 
 @dataclass(frozen=True)
@@ -19,10 +29,7 @@ class SourceModelSettings(Settings):
     model_uri: Annotated[
         str | None,
         Parameter(),
-        Doc(
-            "Registered model, instead of --run: models:/NAME/VERSION, models:/NAME/Production "
-            "or models:/NAME@ALIAS."
-        ),
+        Doc(f"Same as MODEL: {VERSION_FORMS}, with or without models:/, or a run id."),
     ] = None
     data_dir: Annotated[
         str | None,
@@ -34,26 +41,29 @@ class SourceModelSettings(Settings):
         Env("EYEVSAI_CACHE"),
         Doc("Folder for decoded pixels and features; by default that of the run."),
     ] = None
-    state_dir: Annotated[
-        str,
-        Env("EYEVSAI_STATE"),
-        Doc("Folder for run state and writes that are not synced yet."),
-    ] = STATE_DIR
+    state_dir: StateDir = STATE_DIR
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_source()
 
+    @property
+    def source(self) -> ModelRef:
+        """Reference to the model."""
+        return parse_model(str(self.model_uri)) if self.run is None else run_ref(self.run)
+
     def check_source(self) -> None:
-        """Raise UserError unless exactly one of `run` and `model_uri` is set."""
-        if self.run is not None and self.model_uri is not None:
+        """Raise UserError unless `run` or `model_uri` is set; both must name the same run."""
+        reference = None if self.model_uri is None else parse_model(self.model_uri)
+        if reference and self.run is not None and not reference.has_same_target(run_ref(self.run)):
             raise UserError(
                 f"--run {self.run} and --model-uri {self.model_uri} contradict each other. Omit "
                 "one of them."
             )
         if self.run is None and self.model_uri is None:
             raise UserError(
-                "A model is required. Use either --run RUN_ID or --model-uri models:/NAME/VERSION."
+                f"A model is required. Use {VERSION_FORMS}, or a run id; `eyevsai registry status` "
+                "lists the versions."
             )
 
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.names import choose, choose_listed
+from eyevsai.core.names import choose, nearest
 from eyevsai.core.settings import Settings
 from eyevsai.models.base import Family, Variation
 
@@ -21,6 +21,7 @@ FAMILIES = {
     "shallow": "eyevsai.models.shallow.settings",
     "transfer": "eyevsai.models.transfer.settings",
 }
+MAX_GUESSES = 3  # models that a message suggests
 
 
 def get_family(name: str) -> Family:
@@ -29,7 +30,9 @@ def get_family(name: str) -> Family:
     Raises:
         UserError: the family does not exist; the message suggests the nearest name.
     """
-    family: Family = import_module(FAMILIES[choose("model", name, FAMILIES)]).FAMILY
+    if name not in FAMILIES:
+        raise _unknown_model_error(name)
+    family: Family = import_module(FAMILIES[name]).FAMILY
     return family
 
 
@@ -60,14 +63,20 @@ def resolve_model(model: str, variation: str | None = None) -> ResolvedModel:
     if suffix and variation not in (None, suffix):
         raise UserError(f"--model {model} contradicts --variation {variation}. Remove one of them.")
     variation = variation or suffix or None
+    if family not in FAMILIES:
+        raise _unknown_model_error(model)
     variations = get_family(family).variations
     if variation is None:
         variation = next(iter(variations))
     elif variation not in variations:
         owners = [other for other in FAMILIES if variation in get_family(other).variations]
         if owners:
-            fix = f"Use --model {owners[0]}/{suffix}" if suffix else f"Add --model {owners[0]}"
-            raise UserError(f"{variation!r} is a variation of {owners[0]}, not of {family}. {fix}.")
+            raise UserError(
+                f"{variation!r} is a variation of {owners[0]}, not of {family}. Use --model "
+                f"{owners[0]}/{variation}."
+            )
+        if "/" in variation:
+            raise UserError(f"--variation {variation} contains a family. Use --model {variation}.")
         choose(f"{family} variation", variation, variations)
     return ResolvedModel(family, variation, variations[variation])
 
@@ -81,8 +90,41 @@ def select_models(text: str) -> list[tuple[str, str]]:
         UserError: the list is empty or has an unknown name; the message suggests the nearest.
     """
     pairs = [(family, name) for family in FAMILIES for name in get_family(family).variations]
-    names = choose_listed("model", text, [*FAMILIES, *("/".join(pair) for pair in pairs)])
+    valid = [*FAMILIES, *("/".join(pair) for pair in pairs)]
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if unknown := [name for name in names if name not in valid]:
+        raise _unknown_model_error(unknown[0])
+    if not names:
+        raise UserError(f"{text!r} contains no model. Known: {', '.join(valid)}.")
     return [pair for pair in pairs if pair[0] in names or "/".join(pair) in names]
+
+
+def _unknown_model_error(name: str) -> UserError:
+    """Return the error for an unknown model; it suggests models whose name has similar letters."""
+    pairs = [f"{family}/{each}" for family in FAMILIES for each in get_family(family).variations]
+    names = {_letters(each): each for each in [*FAMILIES, *pairs]}
+    variations = {_letters(pair.partition("/")[2]): pair for pair in reversed(pairs)}
+    letters = _letters(name)
+    if letters in names:
+        guesses = [names[letters]]
+    else:
+        # resnet18 is no model here, but other ResNets are
+        stem = letters if letters in variations else letters.rstrip("0123456789")
+        exact = [variations[letters]] if letters in variations else []
+        containing = [pair for key, pair in reversed(variations.items()) if stem in key]
+        guesses = list(dict.fromkeys([*exact, *(containing if len(stem) > 1 else [])]))
+        if not guesses and (guess := nearest(letters, [*names, *variations])):
+            guesses = [names.get(guess) or variations[guess]]
+    hint = f" Did you mean {' or '.join(map(repr, guesses[:MAX_GUESSES]))}?" if guesses else ""
+    return UserError(
+        f"There is no model {name!r}.{hint} Known: {', '.join(FAMILIES)}, or FAMILY/VARIATION, "
+        "such as transfer/resnet50; see `eyevsai list`."
+    )
+
+
+def _letters(name: str) -> str:
+    """Return the letters and digits of a name in lower case."""
+    return "".join(each for each in name.casefold() if each.isalnum())
 
 
 def build(

@@ -1,4 +1,7 @@
-"""Model folders: the weights of a learner in safetensors, all other state in a JSON card."""
+"""Model folders: the weights of a learner in safetensors, all other state in a JSON card.
+
+Imports torch only to save and load weights: promotions read cards and compare checksums.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,17 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from eyevsai.core.errors import UserError, read_error
 from eyevsai.core.hashing import hash_file
 from eyevsai.core.legacy_names import rename_settings
-from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.models.factory import build, resolve_model
-from eyevsai.models.learner import Learner
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from eyevsai.models.learner import Learner
 
 WEIGHTS, CONFIG, FORMAT = "model.safetensors", "model.json", 2
 CHECKSUM, CHECKSUM_SINCE_FORMAT = "card_sha256", 2  # cards of format 1 have no checksum
@@ -60,6 +64,8 @@ def load(folder: Path) -> Learner:
         UserError: the folder contains no model, or one of a newer format, a checksum does not
             match, or the weights do not fit the card.
     """
+    from eyevsai.data.preprocessing import Preprocessing
+
     card = read_config(folder)
     try:
         _check_weights(folder / WEIGHTS, card["sha256"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from eyevsai.core.errors import UserError
 from eyevsai.data.decode import ImageDecodeError, decode
-from eyevsai.data.files import is_image, walk
 from eyevsai.data.parallel import parallel_map
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.data.unused_files import UnusedFile, describe_unused, reason_not_an_image, unused_pages
 from eyevsai.serving.classifier import UNSURE, Prediction, load_classifier
 
 log = logging.getLogger("eyevsai")
-
-STANDARD_INPUT = "-"
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class FilePrediction:
 
 
 def predict(
-    model: str, images: Sequence[str], top_k: int, threshold: float | None, *, trusted: bool = False
+    model: str, paths: Sequence[Path], top_k: int, threshold: float | None, *, trusted: bool = False
 ) -> Iterator[FilePrediction]:
     """Yield a prediction for each image file, in order.
 
@@ -64,19 +58,17 @@ def predict(
 
     Args:
         model: URI of a registered version, or path of a model directory or an export.
-        images: paths of files and folders; `-` reads paths from standard input.
+        paths: image files.
         top_k: number of most likely classes to return.
         threshold: probability below which the label is UNSURE; None uses that of the model.
         trusted: load formats that may execute code.
 
     Raises:
-        UserError: the model, a file or a folder does not exist, or a folder or standard input
-            contains no images.
+        UserError: the model does not exist or is unusable.
     """
     classifier = load_classifier(model, trusted=trusted)
     if threshold is not None:
         classifier.threshold = threshold
-    paths = _find_images(images)
     preprocessing = Preprocessing.from_json(classifier.metadata["preprocessing"])
     num_finished = 0
     for batch in parallel_map(_Decoder(preprocessing), paths, "Predicting"):
@@ -110,8 +102,10 @@ class _Decoder:
     def _decode(self, path: Path) -> npt.NDArray[np.uint8] | str:
         try:
             image = decode(path, self.preprocessing.depth)
-        except (ImageDecodeError, OSError) as error:
-            return str(error)
+        except ImageDecodeError as error:
+            return error.reason
+        except OSError as error:
+            return f"cannot be read: {error.strerror or error}"
         return self.preprocessing.resize_to_square(image)
 
 
@@ -124,72 +118,3 @@ def _escape(cell: str) -> str:
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in cell
     )
-
-
-def _find_images(names: Sequence[str]) -> list[Path]:
-    """Return the files of `names`, which are files, folders or `-`, in order.
-
-    Raises:
-        UserError: a name is empty or does not exist, or a folder or standard input has no images.
-    """
-    images: list[Path] = []
-    for name in names:
-        if not name:  # Path("") would be the current folder
-            raise UserError(
-                "An image path is empty. Use a file, a folder, or - to read paths from standard "
-                "input."
-            )
-        path = _to_path(name)
-        if name == STANDARD_INPUT:
-            images += [image for line in _read_paths() for image in _list_images(line)]
-        elif path.is_dir() or path.is_file():
-            images += _list_images(path)
-        else:
-            raise UserError(f"There is no image file or folder {name}. Check the path.")
-    return images
-
-
-def _list_images(path: Path) -> list[Path]:
-    """Return the images in a folder, sorted; a path that is not a folder as it is.
-
-    Logs a warning about the other files of a folder, and raises UserError if it has no images.
-    """
-    if not path.is_dir():
-        return [path]
-    images, others, pages = list[Path](), list[UnusedFile](), list[Path]()
-    for each, _ in walk(path, pages=pages):
-        if is_image(each):
-            images.append(each)
-        else:
-            others.append(reason_not_an_image(each))
-    unused = describe_unused([*others, *unused_pages(pages)])
-    if not images:
-        raise UserError(
-            f"There are no images in {path} ({unused or 'it is empty'}). Use image files, or a "
-            "folder with images."
-        )
-    if unused:
-        log.warning("not used: %s", unused)
-    return sorted(images)
-
-
-def _read_paths() -> list[Path]:
-    """Return the paths on standard input, one per line; raise UserError if there are none."""
-    usage = f"{STANDARD_INPUT} reads paths of files and folders, one per line"
-    content = sys.stdin.buffer.read()
-    try:
-        lines = content.decode().split("\n") if b"\0" not in content else None
-    except UnicodeDecodeError:
-        lines = None
-    if lines is None:
-        raise UserError(f"Standard input is not UTF-8 text: {usage}.")
-    if not (names := [line for line in lines if line.strip()]):
-        raise UserError(f"Standard input is empty: {usage}.")
-    return [_to_path(name.removesuffix("\r")) for name in names]
-
-
-def _to_path(name: str) -> Path:
-    try:
-        return Path(name).expanduser()
-    except RuntimeError:  # "~name" without such a user may be a file name
-        return Path(name)

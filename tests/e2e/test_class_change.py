@@ -154,7 +154,7 @@ def test_other_classes_reach_production_by_consent_only(
         f"{production} is version 2, whose classes differ from the promoted ones: added zigzag."
         in said
     )
-    assert f"eyevsai promote {NAME} --version 2 --to production --class-change true" in said
+    assert f"eyevsai promote {NAME}/2 --to production --class-change true" in said
     # the number is consent enough
     assert "differ" not in eyevsai("predict", f"models:/{NAME}/2", image).stderr
     eyevsai("registry", "reconcile", NAME)

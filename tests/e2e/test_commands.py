@@ -76,32 +76,124 @@ def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
         ("--bogus list", "There is no option --bogus of `eyevsai`."),
         ("list --jsn", "There is no option --jsn of `eyevsai list`. Did you mean --json?"),
         ("tune --n-trial 3", "There is no option --n-trial. Did you mean --n-trials?"),
-        ("tune extra", "Unexpected argument 'extra'. See `eyevsai tune --help`."),
+        (
+            "tune extra",
+            "Unexpected argument 'extra'. It is not a folder of images.",
+        ),
+        ("serve", "There is no eyevsai command 'serve'. Use: mlflow models serve -m models:/"),
+        ("resume", "There is no eyevsai command 'resume'. Use: eyevsai train --resume RUN_ID"),
+        ("fit", "There is no eyevsai command 'fit'. Use: eyevsai train."),
+        ("val", "There is no eyevsai command 'val'. Use: eyevsai evaluate NAME/VERSION."),
+        ("status", "There is no eyevsai command 'status'. Use: eyevsai registry status."),
+        ("data train", "There is no data command 'train'. Use: eyevsai train."),
+        ("--bogus list", "There is no option --bogus of `eyevsai`. See `eyevsai --help`."),
+        ("train --num-classes 3", "There is no option --num-classes. Classes are the names of"),
+        ("train --lr0 1", "There is no option --lr0. Use --lr."),
+        ("train --imgsz 96", "There is no option --imgsz. Use --image-size."),
+        ("tune --batch 8", "There is no option --batch. Use --batch-size."),
+        ("train --workers 3", "There is no option --workers. Images are decoded in parallel"),
+        ("train --pretrained", "There is no option --pretrained. Models of the family transfer"),
+        ("predict --source x", "There is no option --source of `eyevsai predict`. Name the model"),
+        (
+            "data check --source x",
+            "There is no option --source of `eyevsai data check`. Use --",
+        ),
+        ("train-all --model deep_v1", "There is no option --model of `eyevsai train-all`. Use --m"),
+        (
+            "evaluate --epochs 3",
+            "There is no option --epochs of `eyevsai evaluate`. It is an",
+        ),
+        (
+            "train --resume --epochs 3",
+            "Unexpected argument '3'. --resume requires a value, and",
+        ),
+        ("train digits", "Unexpected argument 'digits'. For a dataset: --dataset digits. See"),
+        (
+            "train resnet50",
+            "Unexpected argument 'resnet50'. For a model: --model transfer/resnet50",
+        ),
+        ("train . epochs=3", "Unexpected argument 'epochs=3'. Use --epochs 3. See"),
+        ("train . imgsz=64", "Unexpected argument 'imgsz=64'. Use --image-size. See"),
+        ("train . -epochs 3", "Unexpected argument '-epochs'. Use --epochs. See"),
+        ("train . -b 16", "Unexpected argument '-b'. Use --batch-size. See"),
+        ("train -h", "Unexpected argument '-h'. Options begin with two hyphens. See"),
+        ("tune \u2014epochs=3", "Unexpected argument '\u2014epochs=3'. Use --epochs 3. See"),
+        ("train . shallow", "Unexpected argument 'shallow'. For a model: --model shallow. See"),
+        (
+            "train --max-depth 5",
+            "--max-depth is a setting of shallow (rf_hog_lbp), not of deep_v1. Use --model "
+            "shallow/rf_hog_lbp, or omit it.",
+        ),
+        (
+            "train --model shallow --max-depth 5",
+            "--max-depth is a setting of shallow (rf_hog_lbp), not of the selected variation. "
+            "Use --model shallow/rf_hog_lbp, or omit it.",
+        ),
+        ("registry list", "There is no registry command 'list'. Use: eyevsai registry status."),
+        ("data validate x", "There is no data command 'validate'. Use: eyevsai data check"),
+        ("export a/1 --int8", "There is no option --int8 of `eyevsai export`. Use --format onnx-"),
+        (
+            "evaluate a/1 --model-uri b/1",
+            "'a/1' and --model-uri 'b/1' contradict each other. Omit one of them.",
+        ),
+        ("train transfer/vgg16", "Unexpected argument 'transfer/vgg16'. For a model: --model tran"),
+        (
+            "train --device gpu",
+            "--device 'gpu' is not allowed. Use one of auto, cpu, cuda, mps.",
+        ),
+        (
+            "train --device cuda:1",
+            "--device 'cuda:1' is not allowed. Use one of auto, cpu, cuda, mps. Set "
+            "CUDA_VISIBLE_DEVICES=1, and use --device cuda.",
+        ),
+        (
+            "train --precision bf16",
+            "--precision 'bf16' is not allowed. Use one of auto, float32, bfloat16, float16. Use "
+            "--precision bfloat16.",
+        ),
+        (
+            "train --optimizer adan",
+            "--optimizer 'adan' is not allowed. Use one of adamw, adam, sgd. Did you mean adam?",
+        ),
+        (
+            "train --model resnet50",
+            "There is no model 'resnet50'. Did you mean 'transfer/r",
+        ),
+        ("describe resnet50", "There is no model 'resnet50'. Did you mean 'transfer/resnet50'?"),
+        ("list trasnfer", "There is no model 'trasnfer'. Did you mean 'transfer'?"),
+        ("report --models svm", "There is no model 'svm'. Did you mean 'shallow/svm_hog_lbp'?"),
+        (
+            "train --model deep_v1 --variation resnet50",
+            "'resnet50' is a variation of transfer, not of deep_v1. Use --model transfer/resnet50.",
+        ),
+        (
+            "train --variation transfer/resnet50",
+            "--variation transfer/resnet50 contains a family. Use --model transfer/resnet50.",
+        ),
+        ("data check one --data two", "'one' and --data 'two' contradict each other."),
         ("list --json=3", "--json takes no value. See `eyevsai list --help`."),
         ("train --epochs", "--epochs requires a value: Passes over the"),
         (
             "registry pin digits",
-            "`eyevsai registry pin` requires VERSION: Number of the version. See",
+            "There is no registered model 'digits'. Registered models: none;",
         ),
         (
             "registry best",
             "`eyevsai registry best` requires --dataset: Dataset that the models were trained "
             "on. See",
         ),
-        ("compare", "`eyevsai compare` requires MODELS: Run ids or model URIs"),
+        ("compare", "`eyevsai compare` requires MODELS: NAME/VERSION, NAME@ALIAS"),
         (
             "compare one",
-            "Cannot compare 'one': at least two different runs or model URIs are required.",
+            "Cannot compare 'one': at least two different runs or versions are required.",
         ),
         (
             "evaluate abc",
-            "Unexpected argument 'abc'. `eyevsai evaluate` takes options only. See `eyevsai "
-            "evaluate "
-            "--help`.",
+            "There is no registered model 'abc'. Registered models: none;",
         ),
         (
             "registry log a b",
-            "Unexpected argument 'b'. `eyevsai registry log` takes NAME and options. See",
+            "Unexpected argument 'b'. `eyevsai registry log` takes MODEL and options. See",
         ),
         ("registry pin digits one", "VERSION must be a whole number, not 'one'."),
         ("registry pin digits 0", "VERSION 0 is not allowed. Use a value from 1 to 1000000000."),
@@ -135,11 +227,10 @@ def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
         ("promote a --name b", "'a' and --name 'b' contradict each other. Omit one of them."),
         (
             "promote digits",
-            "promote requires a version. Use: eyevsai promote digits --version NUMBER. `eyevsai "
-            "registry",
+            "promote requires a version. Use: eyevsai promote digits/VERSION. `eyevsai registry",
         ),
         (
-            "predict . i",
+            "predict . mlflow.db",
             ". is not a model folder: it contains no MLmodel. Use the folder of a model or of an "
             "export, models:/",
         ),
@@ -153,6 +244,38 @@ def test_a_mistake_is_told_by_its_value_and_what_to_do(
     done = eyevsai(*shlex.split(typed), code=2)
     assert done.stderr.startswith(f"Error: {said}")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_dataset_and_a_folder_are_not_confused(eyevsai: Eyevsai, workplace: Path) -> None:
+    (workplace / "birds").mkdir()
+    text = eyevsai("train", "--dataset", "birds", code=2).stderr
+    assert "For the folder: --data birds." in text
+    text = eyevsai("data", "check", "digits", code=2).stderr
+    assert "--dataset digits is a known dataset." in text
+
+
+def test_a_flag_takes_a_truth_value(eyevsai: Eyevsai, tmp_path: Path) -> None:
+    cache = ("data", "cache", "--cache-dir", str(tmp_path / "cache"))
+    for words in (("--clear", "true"), ("--clear=yes",), ("--clear",)):
+        assert eyevsai(*cache, *words).stdout.startswith("freed 0.0 MB")
+    for words in (("--clear", "false"), ("--clear=0",)):
+        assert eyevsai(*cache, *words).stdout.startswith("0.0 MB")
+    assert "<bool>" not in eyevsai("data", "cache", "--help").stdout
+
+
+def test_a_model_may_be_named_in_one_word(eyevsai: Eyevsai) -> None:
+    listed = json.loads(eyevsai("list", "shallow,transfer/resnet50", "--json").stdout)["models"]
+    assert {name: len(about["variations"]) for name, about in listed.items()} == {
+        "shallow": 2,
+        "transfer": 1,
+    }
+    words = ("--image-size", "32", "--width", "4", "--json")
+    card, same = (
+        eyevsai("describe", *model, *words).stdout
+        for model in (("deep_v1/residual",), ("--model", "deep_v1/residual"))
+    )
+    assert card == same
+    assert json.loads(card)["variation"] == "residual"
 
 
 def test_switches_stand_before_and_behind_a_command(eyevsai: Eyevsai) -> None:

@@ -21,7 +21,7 @@ def test_data_check_names_what_is_wrong_and_writes_a_page(
     (folder / "plain" / "zero.png").write_bytes(b"")
     (folder / "plain" / "copy.png").write_bytes((folder / "plain" / "001.png").read_bytes())
     done = eyevsai("data", "check", str(folder), "--page", "page.html", code=1)
-    assert "zero.png: the file is empty" in done.stdout
+    assert "zero.png is empty" in done.stdout
     page = (workplace / "page.html").read_text()
     assert "zero.png" in page
     assert "<b>bold" not in page  # a class's name is data

@@ -266,7 +266,7 @@ def test_get_is_a_hidden_alias_of_download(eyevsai: Eyevsai, workplace: Path) ->
     )
     assert "Did you mean 'vegetables'" in alias
     assert alias == download
-    listed = re.findall(r"^│ ([a-z]+) ", eyevsai("data", "--help").stdout, re.MULTILINE)
+    listed = re.findall(r"^  ([a-z]+)  ", eyevsai("data", "--help").stdout, re.MULTILINE)
     assert "download" in listed
     assert "get" not in listed
 

@@ -298,6 +298,17 @@ def test_an_interrupted_run_ends_killed(workplace: Path, number: int, code: int)
     assert not MlflowClient().search_registered_models()
 
 
+def test_a_small_split_and_a_short_run_limit_settings(eyevsai: Eyevsai, stripes: Path) -> None:
+    small = ("--data", str(stripes), "--epochs", "1", "--width", "4", "--image-size", "32")
+    done = eyevsai("train", *small, "--threads", "1", "--batch-size", "64")
+    assert "--batch-size 64 is larger than the train split of 42 images: using 42." in done.stderr
+    assert "--warmup-epochs 2 is longer than a fifth of the 1 epoch: using 0.2." in done.stderr
+    run = only_run()
+    assert (run.data.params["batch_size"], run.data.params["warmup_epochs"]) == ("42", "0.2")
+    assert run.data.tags["limited_settings"] == "batch_size 64 -> 42, warmup_epochs 2 -> 0.2"
+    assert "tuned_from" not in run.data.tags
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -307,10 +318,9 @@ def test_an_interrupted_run_ends_killed(workplace: Path, number: int, code: int)
         (["--variation", "resnot"], "There is no deep_v1 variation 'resnot'"),
         (
             ["--variation", "resnet"],
-            "'resnet' is a variation of deep_v2, not of deep_v1. Add --model deep_v2",
+            "'resnet' is a variation of deep_v2, not of deep_v1. Use --model deep_v2/resnet.",
         ),
         (["--epochs", "0"], "--epochs 0 is not allowed"),
-        (["--batch-size", "4000"], "larger than the train split of 1259 images"),
         (["--epoch", "3"], "Did you mean --epochs"),
         (
             ["--growth_rate", "3"],

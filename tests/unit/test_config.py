@@ -123,7 +123,7 @@ def test_a_flag_of_another_family_names_that_family(monkeypatch: pytest.MonkeyPa
     ):
         compose_train({"petals": 12})
     with pytest.raises(
-        UserError, match=r"'dense' is a variation of other, not of deep_v1\. Add --model other"
+        UserError, match=r"is a variation of other, not of deep_v1\. Use --model other/dense"
     ):
         compose_train({"variation": "dense"})
     assert compose_train({"model": "other", "petals": 12}).flat()["petals"] == 12

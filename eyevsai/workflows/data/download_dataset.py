@@ -21,6 +21,7 @@ from eyevsai.core.errors import JobError, TerminationRequested, UserError
 from eyevsai.core.hashing import hash_file
 from eyevsai.core.locks import exclusive
 from eyevsai.core.names import choose
+from eyevsai.core.paths import expand
 from eyevsai.core.version import VERSION
 from eyevsai.data.archive_layout import (
     place_by_folder,
@@ -135,7 +136,7 @@ def _download(
         UserError: another process is downloading it, or the existing folder must not be replaced.
         JobError: a file cannot be read or written.
     """
-    root = Path(settings.data_dir).expanduser()
+    root = expand(settings.data_dir).absolute()
     target = root / source.name
     lock = root / DOWNLOADS / f"{source.name}.lock"
     busy = f"Another process is downloading {source.name}. Wait until it ends."
@@ -211,7 +212,7 @@ def _fetch(
     """
     use_official = settings.splits == "published" and source.splits is not None
     archives = [source.images, *([source.splits] if use_official and source.splits else [])]
-    downloads = Path(settings.data_dir).expanduser() / DOWNLOADS / source.name
+    downloads = expand(settings.data_dir) / DOWNLOADS / source.name
     downloads.mkdir(parents=True, exist_ok=True)
     paths = [_get_archive(source, archive, settings, downloads) for archive in archives]
     with atomic_output_dir(target, "--data-dir") as building:
@@ -283,7 +284,7 @@ def _get_archive(
     """
     manual = downloads / archive.file
     if settings.archive is not None and archive is source.images:
-        manual = Path(settings.archive).expanduser()
+        manual = expand(settings.archive)
         if not manual.is_file():
             raise UserError(f"There is no file {manual}. Check --archive.")
     if manual.is_file():

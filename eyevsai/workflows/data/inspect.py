@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.core.errors import write_error
+from eyevsai.core.paths import expand
 from eyevsai.data.catalog import find_source
 from eyevsai.data.curation import CuratedDataset, curate
 from eyevsai.data.disk_cache import DiskCache
@@ -66,7 +67,7 @@ def describe_data(settings: DataSettings) -> dict[str, Any]:
 
 def _inspect(settings: DataSettings) -> CuratedDataset:
     """Return the checked dataset that the settings select."""
-    cache_dir = Path(settings.cache_dir).expanduser()
+    cache_dir = expand(settings.cache_dir)
     return curate(find_source(settings), cache_dir, settings.duplicates, settings.bit_depth)
 
 

@@ -1,7 +1,8 @@
 """Rank of this process, and the rendezvous of all ranks before the process group exists.
 
 Ranks are passed in torchrun's environment variables, which are set by torchrun, or by rank 0 for
-the ranks that it starts on its machine. Rank 0 also sets `EYEVSAI_LAUNCHER`.
+the ranks that it starts on its machine. Rank 0 also sets `EYEVSAI_LAUNCHER`. Imports torch only
+in functions: `rank_from_env` is called before the inputs of a command are checked.
 """
 
 from __future__ import annotations
@@ -13,19 +14,18 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-
-import torch
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
-from torch.distributed.distributed_c10d import PrefixStore, Store
+from typing import TYPE_CHECKING
 
 from eyevsai.config import TrainConfig
 from eyevsai.core.errors import UserError
-from eyevsai.data.dataset import Dataset
-from eyevsai.models.learner import Learner
-from eyevsai.training.device import set_local_device
-from eyevsai.training.process_group import ProcessGroup, join_group
 from eyevsai.training.settings import TrainingSettings
-from eyevsai.workflows.train.fingerprint import describe_fingerprint
+
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+    from torch.distributed.distributed_c10d import Store
+
+    from eyevsai.data.dataset import Dataset
+    from eyevsai.models.learner import Learner
 
 # keys in the rendezvous store; READY and FAILURE are followed by "/" and the rank
 CONFIG, READY, FAILURE = ("config", "ready", "failure")
@@ -71,6 +71,8 @@ class RankInfo:
         torch's server listens on all network interfaces. If all ranks are on this machine, the
         server gets a socket on `address` with a free port instead, and ignores `port`.
         """
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
         if not (self.hosts_store and self.launcher):
             return TCPStore(
                 self.address,
@@ -92,6 +94,8 @@ class RankInfo:
 
     def open_store(self) -> Store:
         """Return the key-value store shared by all ranks of this attempt."""
+        from torch.distributed.distributed_c10d import PrefixStore
+
         return PrefixStore(self.attempt, self.open_tcp_store())
 
     def join(self, config: TrainConfig, store: Store, explain: Callable[[Exception], str]) -> None:
@@ -102,6 +106,11 @@ class RankInfo:
             store: rendezvous store.
             explain: returns the reason of a lost connection for the error of torch.
         """
+        from torch.distributed.distributed_c10d import PrefixStore
+
+        from eyevsai.training.device import set_local_device
+        from eyevsai.training.process_group import ProcessGroup, join_group
+
         assert isinstance(config.model.settings, TrainingSettings)
         # torchrun has divided the cores already: it sets OMP_NUM_THREADS for each process
         has_own_cores = self.launcher is None and "OMP_NUM_THREADS" in os.environ
@@ -167,6 +176,10 @@ def digest_fingerprint(dataset: Dataset, learner: Learner) -> dict[str, str]:
 
     These are the parts of `describe_fingerprint`, and the initial weights as `weights`.
     """
+    import torch
+
+    from eyevsai.workflows.train.fingerprint import describe_fingerprint
+
     fingerprint = describe_fingerprint(dataset, learner.preprocessing)
     digests = {
         kind: json.dumps(values, sort_keys=True).encode() for kind, values in fingerprint.items()

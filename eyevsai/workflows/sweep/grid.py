@@ -5,27 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from eyevsai.config import NEVER_TUNED, TrainConfig, compose_data, compose_train, train_settings
+from eyevsai.config import NEVER_TUNED
 from eyevsai.core.errors import UserError
 from eyevsai.core.fingerprint import hash_code
-from eyevsai.core.names import ModelName, choose_listed
-from eyevsai.core.settings import as_flag
-from eyevsai.data.catalog import EMBEDDED, UNIONS, list_datasets
+from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import load_dataset
-from eyevsai.executors.settings import TrainAllSettings
-from eyevsai.models.factory import FAMILIES, select_models
+from eyevsai.registry.lookup import find_version
 from eyevsai.registry.registration import VERSION
-from eyevsai.registry.versions import Version, find_version
+from eyevsai.registry.versions import Version
 from eyevsai.store.run_dir import RunDir
 from eyevsai.store.tags import JOB, JOB_FINGERPRINT
 from eyevsai.tracking.finished_runs import reason_not_resumable
 from eyevsai.tracking.search import find_tagged
 from eyevsai.workflows.registry.class_lists import check_classes
+from eyevsai.workflows.sweep.settings import SweepJob
 from eyevsai.workflows.train.tuned_settings import use_tuned
 
 log = logging.getLogger("eyevsai")
@@ -38,15 +35,6 @@ IGNORED_IN_FINGERPRINT = (  # settings that do not affect the result
     "checkpoint_every_s",
     "class_change",
 )
-
-
-@dataclass(frozen=True)
-class SweepJob:
-    """Job of a sweep: the training of one model on one dataset."""
-
-    name: ModelName
-    explicit: Mapping[str, Any]  # explicit settings of `train` by name
-    config: TrainConfig  # composed from them
 
 
 @dataclass(frozen=True)
@@ -63,40 +51,6 @@ class CachedResult:
 
     version: Version | None = None
     interrupted: str | None = None
-
-
-def compose_jobs(settings: TrainAllSettings, explicit: Mapping[str, Any]) -> list[SweepJob]:
-    """Return the jobs of a grid, all models for each dataset.
-
-    Args:
-        settings: models and datasets of the grid; None means all.
-        explicit: settings of `train` by name. Each job takes those that its model has.
-
-    Raises:
-        UserError: a model, variation or dataset is unknown (the message names the nearest one), a
-            setting applies to none of the models, or two jobs have the same registered name.
-    """
-    models = select_models(",".join(FAMILIES) if settings.models is None else settings.models)
-    datasets = _select_datasets(settings.datasets, explicit)
-    if explicit.get("dataset_name") and len(datasets) > 1:
-        raise UserError(
-            f"--dataset-name {explicit['dataset_name']} cannot name {len(datasets)} datasets: "
-            f"{', '.join(datasets)}. Choose one of them with --datasets."
-        )
-    allowed = {pair: {setting.name for setting in train_settings(*pair)} for pair in models}
-    for name in explicit:
-        if not any(name in names for names in allowed.values()):
-            pairs = ", ".join(f"{model}/{variation}" for model, variation in models)
-            raise UserError(f"{as_flag(name)} is not a setting of any chosen model: {pairs}.")
-    jobs = []
-    for dataset in datasets:
-        for pair in models:
-            values = {name: value for name, value in explicit.items() if name in allowed[pair]}
-            values |= {"model": pair[0], "variation": pair[1], "dataset": dataset}
-            model_name = ModelName(explicit.get("dataset_name") or dataset, *pair)
-            jobs.append(SweepJob(model_name, values, compose_train(values)))
-    _check_distinct_names(jobs)
-    return jobs
 
 
 def fingerprint_jobs(
@@ -163,27 +117,3 @@ def find_cached(tracking_uri: str, digest: str, state_dir: Path) -> CachedResult
         if interrupted is None and any(folder.checkpoints.glob("*.json")):
             interrupted = None if reason_not_resumable(tracking_uri, folder) else run.run_id
     return CachedResult(None, interrupted)
-
-
-def _select_datasets(listed: str | None, explicit: Mapping[str, Any]) -> list[str]:
-    """Return the datasets in a comma-separated list, or by default all folders of the data dir.
-
-    The default excludes the embedded dataset and the unions; without folders, it is the embedded
-    dataset.
-    """
-    names = list_datasets(Path(compose_data(explicit).data_dir).expanduser())
-    if listed is not None:
-        return choose_listed("dataset", listed, names)
-    return [name for name in names if name != EMBEDDED and name not in UNIONS] or [EMBEDDED]
-
-
-def _check_distinct_names(jobs: Iterable[SweepJob]) -> None:
-    """Raise UserError if the models of two datasets have the same registered name."""
-    by_name: dict[str, ModelName] = {}
-    for job in jobs:
-        other = by_name.setdefault(job.name.registered, job.name)
-        if other != job.name:
-            raise UserError(
-                f"The models of the datasets {other.dataset!r} and {job.name.dataset!r} would "
-                f"share the name {job.name.registered}. Rename one of the two folders."
-            )

@@ -16,7 +16,7 @@ from eyevsai.workflows.job_context import open_store_and_reap
 from eyevsai.workflows.shutdown import ending_with_parent
 from eyevsai.workflows.sweep.grid import CachedResult, find_cached
 from eyevsai.workflows.train.train import train
-from eyevsai.workflows.tune.study_config import compose_tune
+from eyevsai.workflows.tune.settings import compose_tune
 from eyevsai.workflows.tune.tune import tune
 
 CALL = "eyevsai.workflows.sweep.job:run_job"

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eyevsai.config import compose, find_state_dir
-from eyevsai.core.errors import JobError, UserError
+from eyevsai.config import compose
+from eyevsai.core.errors import JobError
 from eyevsai.core.names import ModelName
-from eyevsai.core.settings import split_settings
 from eyevsai.executors.base import State, Status, Task
 from eyevsai.executors.factory import count_cpus, make_executor
-from eyevsai.executors.settings import ExecutorSettings, TrainAllSettings
+from eyevsai.executors.settings import TrainAllSettings
 from eyevsai.formats.factory import parse_formats
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.registry.versions import TESTED, exports_of
@@ -28,37 +27,16 @@ from eyevsai.workflows.report.report import write_reports
 from eyevsai.workflows.sweep.grid import (
     CachedResult,
     JobFingerprint,
-    SweepJob,
-    compose_jobs,
     find_cached,
     fingerprint_jobs,
 )
 from eyevsai.workflows.sweep.job import CALL
 from eyevsai.workflows.sweep.job_dashboard import Dashboard
+from eyevsai.workflows.sweep.settings import TrainAllConfig
 
 log = logging.getLogger("eyevsai")
 
 JOBS = "jobs"  # subfolder of the run directory for the files of local jobs
-
-
-@dataclass(frozen=True)
-class TrainAllConfig:
-    """Configuration of a sweep."""
-
-    sweep: TrainAllSettings
-    executor: ExecutorSettings
-    explicit: Mapping[str, Any]  # settings of `train` that the user set, for all models
-    jobs: Sequence[SweepJob]
-
-    @property
-    def state_dir(self) -> Path:
-        """Folder of run state on this machine."""
-        return find_state_dir(self.explicit)
-
-    @property
-    def trials(self) -> int:
-        """Number of trials of the study before each training; 0 without tuning."""
-        return self.sweep.tuning_trials if self.sweep.run_tuning else 0
 
 
 @dataclass(frozen=True)
@@ -70,24 +48,6 @@ class SweepResult:
     cached: Mapping[str, str]  # URI of the version of each job that was skipped, by name
     reports: Mapping[str, Path]  # paths of the reports by name
     seconds: float
-
-
-def compose_train_all(values: Mapping[str, Any]) -> TrainAllConfig:
-    """Return the configuration of a sweep from explicit `values` by setting name.
-
-    Raises:
-        UserError: a name is unknown, a value is not allowed, or a list contains an unknown model,
-            dataset or format.
-    """
-    _, explicit = split_settings(values, TrainAllSettings, ExecutorSettings)
-    settings = compose(TrainAllSettings, values)
-    if settings.export is not None:
-        parse_formats(settings.export)
-    if settings.run_tuning and "tuned" in values:
-        raise UserError("--tuned cannot be combined with --run-tuning. Use only one of them.")
-    return TrainAllConfig(
-        settings, compose(ExecutorSettings, values), explicit, compose_jobs(settings, explicit)
-    )
 
 
 def train_all(config: TrainAllConfig, run_id: str | None = None) -> SweepResult:

@@ -32,14 +32,14 @@ def save_fingerprint(
     """Write the settings and the fingerprint of a run to its run directory, for resuming it.
 
     Args:
-        config: settings of the run, with those of a study applied.
+        config: settings of the run, with those of a study applied and limited by the data.
         dataset: images and labels, with their split.
         preprocessing: preprocessing of the images.
-        run_dir: folder to write to. Besides `config`, it gets the settings before those of a study
-            were applied, by which `--resume auto` finds the run.
+        run_dir: folder to write to. Besides `config`, it gets the requested settings, before
+            those of a study were applied, by which `--resume auto` finds the run.
     """
     run_dir.write(CONFIG, plain_values(config))
-    run_dir.write(REQUESTED_CONFIG, plain_values(config.untuned or config))
+    run_dir.write(REQUESTED_CONFIG, plain_values(config.requested or config))
     run_dir.write(FINGERPRINT, describe_fingerprint(dataset, preprocessing))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from eyevsai.config import TrainConfig, compose_train
 from eyevsai.core.errors import UserError
+from eyevsai.core.paths import expand
 from eyevsai.core.settings import as_flag
 from eyevsai.store.run_dir import CONFIG, REQUESTED_CONFIG, RunDir, list_run_dirs
 from eyevsai.tracking.finished_runs import reason_not_resumable
@@ -28,7 +28,7 @@ def find_interrupted(config: TrainConfig, tracking_uri: str) -> RunDir | None:
     Raises:
         UserError: the run with the given id cannot be resumed, or has no checkpoint here.
     """
-    requested, root = config.resume.resume, Path(config.run.state_dir).expanduser()
+    requested, root = config.resume.resume, expand(config.run.state_dir)
     if requested is None:
         return None
     if requested != AUTO:

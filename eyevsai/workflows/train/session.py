@@ -15,9 +15,9 @@ from eyevsai.data.dataset import SPLIT_TABLE, Data, Split
 from eyevsai.evaluation.metric_names import BEST_EPOCH, VALID_BEST
 from eyevsai.models.learner import FeatureLearner, Learner
 from eyevsai.models.serialization import read_config
-from eyevsai.registry.artifacts import size_of
 from eyevsai.registry.classes import VERSION_TAG, class_tags
 from eyevsai.registry.versions import REGISTERED_BY, SIZE
+from eyevsai.serving.wheel import pack_wheel
 from eyevsai.store.run_dir import VERSION_URI
 from eyevsai.store.tags import DATASET_DIGEST, FILES_SHA256, WEIGHTS_SHA256
 from eyevsai.tracking.environment import describe_environment
@@ -52,6 +52,7 @@ class TrainingSession:
 
     def __post_init__(self) -> None:
         self.epoch_log = EpochLog(getattr(self.config.model.settings, "epochs", 1))
+        self._wheel = pack_wheel()  # now, because the code may be edited while it trains
 
     def log_start(self) -> None:
         """Log settings, environment and dataset. Call before the first training step."""
@@ -164,7 +165,12 @@ class TrainingSession:
                 have others, and the class list of the registered model stays.
         """
         from eyevsai.reports.model_card import describe_model, describe_training, render_card
-        from eyevsai.serving.model_dir import MODEL_FOLDER, hash_model_dir, write_model_dir
+        from eyevsai.serving.model_dir import (
+            MODEL_FOLDER,
+            hash_model_dir,
+            model_size,
+            write_model_dir,
+        )
 
         summary: dict[str, Any] = {
             "run_id": self.run.run_id,
@@ -181,12 +187,12 @@ class TrainingSession:
         digest = {DATASET_DIGEST: self.data.dataset.fingerprint}
         metadata = summary | digest | describe_origin(self.config.flat(), self.data.dataset)
         model_dir = write_model_dir(
-            self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata
+            self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata, self._wheel
         )
         self.run.log_model(model_dir, "model", self.config.flat())
         weights = read_config(model_dir / MODEL_FOLDER)["sha256"]
         classes = list(self.data.dataset.classes)
-        tags = summary | {SIZE: size_of(model_dir), REGISTERED_BY: getpass.getuser()}
+        tags = summary | {SIZE: model_size(model_dir), REGISTERED_BY: getpass.getuser()}
         tags |= class_tags(classes, longest=VERSION_TAG)
         # tags for people come first: MLflow's UI lists tags in insertion order
         tags |= digest | {WEIGHTS_SHA256: weights}

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import Data, Dataset
 from eyevsai.models.factory import build
 from eyevsai.models.learner import Learner
+from eyevsai.training.batches import check_batches
+from eyevsai.training.device import find_device, find_precision
+from eyevsai.training.limits import describe_limits, limit_settings
+from eyevsai.training.settings import TrainingSettings
+
+log = logging.getLogger("eyevsai")
 
 
 def build_learner_and_data(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Data]:
     """Return the prepared learner of a configuration, and the dataset opened for it.
 
-    The learner's preprocessing gets the color depth of the dataset.
+    The learner's settings are limited to what the train split allows. Its preprocessing gets the
+    color depth of the dataset.
 
     Raises:
         UserError: the settings do not fit the images or the device, or the pretrained weights are
@@ -24,3 +32,36 @@ def build_learner_and_data(config: TrainConfig, dataset: Dataset) -> tuple[Learn
     learner.preprocessing = replace(learner.preprocessing, depth=dataset.curated.depth)
     learner.prepare(dataset.labels_of("train"))
     return learner, dataset.open(learner.preprocessing)
+
+
+def log_default_data(config: TrainConfig) -> None:
+    """Log that a call without data uses the embedded dataset, and how to name other data."""
+    if not config.explicit & {"data", "dataset"}:
+        log.info(
+            "No data was named: using the embedded dataset %s. For your images: --data FOLDER, a "
+            "folder with a folder of images for each class",
+            config.data.dataset,
+        )
+
+
+def limit_to_data(config: TrainConfig, num_images: int) -> TrainConfig:
+    """Return the configuration limited to what a train split of `num_images` allows.
+
+    Does what `Learner.prepare` does to the settings of a torch family, without a network.
+
+    Raises:
+        UserError: the settings conflict with each other, the split or the device.
+    """
+    settings = config.model.settings
+    if not isinstance(settings, TrainingSettings):
+        return config
+    limited = limit_settings(settings, num_images)
+    check_batches(limited, num_images)
+    find_precision(limited.precision, find_device(limited.device))
+    return config.with_settings(limited)
+
+
+def describe_data_limits(config: TrainConfig, num_images: int) -> list[str]:
+    """Return a sentence for each setting that `limit_to_data` limits."""
+    settings = config.model.settings
+    return describe_limits(settings, num_images) if isinstance(settings, TrainingSettings) else []

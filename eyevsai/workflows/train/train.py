@@ -15,6 +15,7 @@ from eyevsai.data.dataset import load_dataset
 from eyevsai.registry.registration import check_name
 from eyevsai.store.tags import JOB
 from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.training.device import check_device
 from eyevsai.workflows.distributed.launcher import launching_ranks
 from eyevsai.workflows.distributed.rank import RankInfo, set_world_size
 from eyevsai.workflows.job_context import job_context
@@ -23,8 +24,13 @@ from eyevsai.workflows.shutdown import ShutdownHandler, ending_with_parent
 from eyevsai.workflows.train.fingerprint import save_fingerprint, verify_fingerprint
 from eyevsai.workflows.train.resume import find_interrupted, restore_config
 from eyevsai.workflows.train.session import TrainingSession
-from eyevsai.workflows.train.setup import build_learner_and_data
-from eyevsai.workflows.train.tuned_settings import describe_tuned, use_tuned
+from eyevsai.workflows.train.setup import (
+    build_learner_and_data,
+    describe_data_limits,
+    limit_to_data,
+    log_default_data,
+)
+from eyevsai.workflows.train.tuned_settings import describe_changes, describe_tuned, use_tuned
 
 log = logging.getLogger("eyevsai")
 
@@ -68,12 +74,20 @@ def train(
             resumed = find_interrupted(config, job.tracking_uri)
         if resumed:
             config = restore_config(config, resumed)
+        check_device(config.model.settings)
         launcher = stack.enter_context(launching_ranks(config, rank))
+        if not resumed:
+            log_default_data(config)
         dataset = load_dataset(config.data)  # before opening the store: most errors are in the data
-        name, study = ModelName(dataset.name, config.model.family, config.model.variation), None
+        name = ModelName(dataset.name, config.model.family, config.model.variation)
+        setting_tags: dict[str, str] = {}
         check_classes(job.tracking_uri, name, dataset.classes, consented=config.data.class_change)
         if not resumed:
             config, study = use_tuned(config, name, job.tracking_uri, dataset.classes)
+            if study:
+                setting_tags = {"tuned_from": study, "tuned_settings": describe_tuned(config)}
+        config, limits = _limit(config, len(dataset.labels_of("train")))
+        setting_tags |= {"limited_settings": limits} if limits else {}
         learner, data = build_learner_and_data(config, dataset)
         if resumed:
             force = config.resume.resume_force
@@ -87,16 +101,30 @@ def train(
         with job.start_run(title, all_tags, resumed=resumed_id) as run:
             session = TrainingSession(config, learner, data, name, run)
             return _fit_and_register(
-                session, job.stop, started_at, study=study, is_resumed=bool(resumed)
+                session, job.stop, started_at, setting_tags, is_resumed=bool(resumed)
             )
+
+
+def _limit(config: TrainConfig, num_images: int) -> tuple[TrainConfig, str]:
+    """Return the configuration limited to `num_images` train images, and the changes as one line.
+
+    Logs a line for each limit; the changes are empty if there is none.
+
+    Raises:
+        UserError: the settings conflict with each other, the data or the device.
+    """
+    for note in describe_data_limits(config, num_images):
+        log.info("%s", note)
+    limited = limit_to_data(config, num_images)
+    return limited, describe_changes(config, limited)
 
 
 def _fit_and_register(
     session: TrainingSession,
     stop: ShutdownHandler,
     started_at: float,
+    setting_tags: Mapping[str, str],
     *,
-    study: str | None,
     is_resumed: bool,
 ) -> Trained:
     """Train, evaluate and register the model inside its run.
@@ -105,7 +133,7 @@ def _fit_and_register(
         session: session of the started run.
         stop: cancellation token of the job, checked between training steps.
         started_at: start of the job, in seconds of `time.monotonic`.
-        study: run id of the study that settings were taken from; None without a study.
+        setting_tags: tags about settings that a study or the data changed.
         is_resumed: the run was started by an earlier call.
     """
     config, run, data, learner = session.config, session.run, session.data, session.learner
@@ -113,8 +141,8 @@ def _fit_and_register(
         session.logged_epochs = run.logged_epochs()
     else:
         session.log_start()
-        if study:
-            run.set_tags({"tuned_from": study, "tuned_settings": describe_tuned(config)})
+        if setting_tags:
+            run.set_tags(setting_tags)
         save_fingerprint(config, data.dataset, learner.preprocessing, run.folder)
     checkpoints = Checkpoints(run.folder.checkpoints, config.run.checkpoint_every_s, stop)
     learner.fit(data.train, data.valid, session.log_epoch, checkpoints)

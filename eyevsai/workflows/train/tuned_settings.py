@@ -91,12 +91,13 @@ def use_tuned(
 
 def describe_tuned(config: TrainConfig) -> str:
     """Return the settings that a study changed as one line; `UNCHANGED` if it changed none."""
-    untuned = config.untuned or config
-    old, new = asdict(untuned.model.settings), asdict(config.model.settings)
-    return (
-        format_changes({name: (old[name], new[name]) for name in new if old[name] != new[name]})
-        or UNCHANGED
-    )
+    return describe_changes(config.requested or config, config) or UNCHANGED
+
+
+def describe_changes(before: TrainConfig, after: TrainConfig) -> str:
+    """Return the model settings that differ as one line; empty if none does."""
+    old, new = asdict(before.model.settings), asdict(after.model.settings)
+    return format_changes({name: (old[name], new[name]) for name in new if old[name] != new[name]})
 
 
 def format_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
@@ -239,7 +240,7 @@ def _use_study(
     config: TrainConfig, result: _StudyResult, settings: Settings
 ) -> tuple[TrainConfig, str]:
     """Return `config` with the model `settings`, and the study's run id; log the changes."""
-    tuned = replace(config, model=replace(config.model, settings=settings), untuned=config)
+    tuned = config.with_settings(settings)
     defaults, number = result.best.get("defaults") or {}, result.best.get("complete")
     facts = [_count(number, "complete trial")] if number is not None else []
     facts.append(f"valid accuracy {result.best['accuracy']:.4f}")

@@ -147,3 +147,20 @@ def test_a_text_that_can_be_no_name_is_refused(value: str, said: str) -> None:
     setting = Setting("root", str, False, "data", "", "Data")
     with pytest.raises(UserError, match=said):
         setting.check(value)
+
+
+@pytest.mark.parametrize("text", ["8", "8.0", "0.8e1", " 8 "])
+def test_whole_number_written_as_a_float_is_accepted(text: str) -> None:
+    steps = next(setting for setting in list_settings(Shared) if setting.name == "steps")
+    value = steps.parse(text)
+    assert (value, type(value)) == (8, int)
+    assert type(steps.coerce(8.0)) is int
+
+
+@pytest.mark.parametrize("text", ["1.5", "nan", "inf", "1e400", "9007199254740994.0"])
+def test_float_that_is_no_exact_whole_number_is_refused(text: str) -> None:
+    steps = next(setting for setting in list_settings(Shared) if setting.name == "steps")
+    with pytest.raises(UserError, match=f"--steps must be a whole number, not '{text}'"):
+        steps.parse(text)
+    with pytest.raises(UserError, match=r"--steps must be a whole number, not 1\.5"):
+        steps.check(steps.coerce(1.5))

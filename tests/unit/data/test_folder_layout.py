@@ -389,3 +389,28 @@ def test_one_unused_file_keeps_the_name_of_its_folder() -> None:
     assert describe_unused(unused) == (
         "1 file in things that do not fit/, which is not a split (a.txt)"
     )
+
+
+def test_a_class_folder_names_its_dataset(tmp_path: Path) -> None:
+    for name in ("pets/cat", "pets/dog", "split/train/cat", "split/train/dog", "split/test/cat"):
+        fill(tmp_path / name, 3)
+    for folder, dataset in (("pets/cat", "pets"), ("split/train/cat", "split")):
+        with pytest.raises(UserError, match="has 3 images in it, but no class folders") as raised:
+            read(tmp_path / folder)
+        assert f"If it is one class, use --data {tmp_path / dataset}. " in str(raised.value)
+
+
+def test_only_a_label_table_is_suggested(tmp_path: Path) -> None:
+    folder = tmp_path / "flat"
+    fill(folder, 3)
+    (tmp_path / "all_models_report.csv").write_text("model,accuracy\na,0.5\n")
+    with pytest.raises(UserError) as raised:
+        read(folder)
+    assert "Possible label table" not in str(raised.value)
+    (tmp_path / "labels.csv").write_text("\ufefffile;label\n0.png;cat\n")
+    with pytest.raises(UserError, match=re.escape(f"--labels {tmp_path / 'labels.csv'}")):
+        read(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="There are no images in") as raised:
+        read(tmp_path / "empty")
+    assert "Possible label table" not in str(raised.value)
