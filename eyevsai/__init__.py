@@ -19,6 +19,8 @@ from eyevsai.core.version import VERSION
 limit_spinning()  # here, as every way into the package runs this module first
 
 if TYPE_CHECKING:
+    import os
+
     from eyevsai.api import compare, evaluate, export, train, tune
     from eyevsai.core.errors import JobError, UserError
     from eyevsai.serving.classifier import Classifier, Prediction
@@ -70,14 +72,14 @@ _LAZY_IMPORTS = {
 }
 
 
-def load(uri: str, *, trusted: bool = False) -> Classifier:
+def load(uri: str | os.PathLike[str], *, trusted: bool = False) -> Classifier:
     """Load a classifier from a registered version, a run, an export, or a folder with either.
 
         eyevsai.load("digits-deep_v1-standard/1").predict("seven.png").top(3)
 
     Args:
         uri: `NAME/7`, `NAME@alias` or `NAME/Production`, with or without `models:/`, a run id, the
-            URI of an export, or a local folder.
+            URI of an export, or a local folder, also as a `Path`.
         trusted: open exports as pt2, torchscript or tensorflow, too. These can contain code, which
             runs when they are opened.
 
@@ -85,9 +87,10 @@ def load(uri: str, *, trusted: bool = False) -> Classifier:
         UserError: no model exists at `uri`, or eyevsai did not write it.
     """
     # Imported here so that `import eyevsai` loads neither torch nor mlflow.
+    from eyevsai.core.model_ref import to_text
     from eyevsai.serving.classifier import load_classifier
 
-    return load_classifier(uri, trusted=trusted)
+    return load_classifier(to_text(uri), trusted=trusted)
 
 
 def __getattr__(name: str) -> object:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Unpack, overload
 from eyevsai import config
 from eyevsai.core.errors import TerminationRequested, UserError, explain_path_error
 from eyevsai.core.logging import logging_to_stderr, quiet_mlflow
-from eyevsai.core.model_ref import parse_model
+from eyevsai.core.model_ref import parse_model, to_text
 from eyevsai.core.settings import Setting, list_settings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
@@ -145,11 +145,12 @@ def compare(*models: str, page: str | os.PathLike[str] = "comparison.html") -> C
         UserError: a model does not exist, was not evaluated, or was evaluated on other images.
     """
     with _job_in_host_process():
-        with starting(page=page, references=models, is_silent=True):
+        references = tuple(map(to_text, models))
+        with starting(page=page, references=references, is_silent=True):
             from eyevsai.workflows.evaluate.compare import compare as job
 
         with _restore_torch_threads():
-            return job(models, Path(page))
+            return job(references, Path(page))
 
 
 @overload
@@ -219,6 +220,7 @@ def _merge_model(model: str | None, keywords: Any) -> dict[str, Any]:
     other = keywords.get("model_uri")
     if model is None:
         return dict(keywords)
+    model = to_text(model)
     if other is not None and not parse_model(model).has_same_target(parse_model(str(other))):
         raise UserError(f"{model!r} and model_uri={other!r} contradict each other. Omit one.")
     return {**keywords, "model_uri": model}

@@ -6,6 +6,7 @@ reference.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from dataclasses import dataclass
@@ -98,6 +99,18 @@ def parse_model(text: str) -> ModelRef:
     if text.startswith(_PATH_PREFIXES):
         return ModelRef(text)
     return _parse_registered(text, text) or ModelRef(text)
+
+
+def to_text(model: str | os.PathLike[str]) -> str:
+    """Return a reference to a model, or its path, as text.
+
+    Raises:
+        UserError: it has another type.
+    """
+    text = os.fspath(model) if isinstance(model, os.PathLike) else model
+    if not isinstance(text, str):
+        raise UserError(f"A model must be text or a path, not {text!r}. Use {MODEL_FORMS}.")
+    return text
 
 
 def check_trained(reference: ModelRef) -> None:

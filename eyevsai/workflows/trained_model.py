@@ -11,7 +11,7 @@ from typing import Any
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.legacy_names import rename_settings
-from eyevsai.core.model_ref import ModelRef, parse_model
+from eyevsai.core.model_ref import ModelRef, check_trained, parse_model
 from eyevsai.core.names import to_file_name
 from eyevsai.data.dataset import SPLIT_TABLE, Dataset, load_dataset
 from eyevsai.data.settings import DataSettings
