@@ -131,7 +131,9 @@ def evaluate(model: str | None = None, **settings: Unpack[EvaluateKeywords]) -> 
             return job(composed)
 
 
-def compare(*models: str, page: str | os.PathLike[str] = "comparison.html") -> Comparison:
+def compare(
+    *models: str | os.PathLike[str], page: str | os.PathLike[str] = "comparison.html"
+) -> Comparison:
     """Compare evaluated models with the first of them, as `eyevsai compare` does.
 
         compared = eyevsai.compare(first.run_id, "digits-shallow-rf_hog_lbp/1")

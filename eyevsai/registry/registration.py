@@ -159,7 +159,10 @@ def create_reference(tracking_uri: str, dataset: str, uri: str) -> tuple[str, in
             "has the same name in the registry. Rename the folder of the dataset."
         )
     if references := [
-        each.number for each in model.versions if each.tags.get(SOURCE_VERSION) == uri
+        each.number
+        for each in model.versions
+        # after a renaming, another version may have the same URI
+        if each.tags.get(SOURCE_VERSION) == uri and each.run_id == original.run_id
     ]:
         return name, references[-1]
     source = str(client.get_model_version(original.name, original.number).source)

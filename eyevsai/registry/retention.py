@@ -138,7 +138,7 @@ def plan_versions(
                 kept[version.name, version.number] = reason
     others = (each for model in models if DATASET not in model.tags for each in model.versions)
     _keep_shared(versions, kept, others)
-    _keep_needed(versions, kept, {run.run_id: run.tags[PRUNED_FROM] for run in pruned})
+    _keep_needed(versions, kept, {run.run_id: run.tags for run in pruned})
     groups: dict[object, list[KnownVersion]] = {}
     for key in sorted(versions.keys() - kept.keys()):
         groups.setdefault(versions[key].run_id or key, []).append(versions[key])
@@ -217,9 +217,19 @@ def in_use(running: Iterable[KnownRun]) -> dict[str, str]:
 
 
 def _keep_needed(
-    versions: Mapping[Key, KnownVersion], kept: dict[Key, str], pruned: Mapping[str, str]
+    versions: Mapping[Key, KnownVersion],
+    kept: dict[Key, str],
+    pruned: Mapping[str, Mapping[str, str]],
 ) -> None:
-    """Keep what the kept versions need, directly or indirectly."""
+    """Keep what the kept versions need, directly or indirectly.
+
+    Runs are compared, too, because the URI of a version changes when its model is renamed.
+
+    Args:
+        versions: versions by name and number.
+        kept: reasons of the versions to keep, to which the needed ones are added.
+        pruned: tags of the runs that pruned the model of a version, by run id.
+    """
     by_source: dict[str, list[Key]] = {}  # by the ids of the run and of the logged model
     for each, version in versions.items():
         for shared in {version.run_id, version.model_id} - {""}:
@@ -227,12 +237,10 @@ def _keep_needed(
     waiting = list(kept)
     while waiting:
         needing = versions[waiting.pop()]
-        needed = [
-            parse_version_uri(needing.tags.get(SOURCE_VERSION, "")),
-            parse_version_uri(needing.tags.get(PRUNED_FROM, "")),
-            parse_version_uri(pruned.get(needing.run_id, "")),
-        ]
-        sharing = [*by_source.get(needing.run_id, ()), *by_source.get(needing.model_id, ())]
+        tags = {**pruned.get(needing.run_id, {}), **needing.tags}
+        needed = [parse_version_uri(tags.get(tag, "")) for tag in (SOURCE_VERSION, PRUNED_FROM)]
+        sources = (needing.run_id, needing.model_id, tags.get(SOURCE_RUN_ID, ""))
+        sharing = [key for source in sources for key in by_source.get(source, ())]
         # a reference owns no files
         needed += [other for other in sharing if SOURCE_VERSION not in versions[other].tags]
         for key in filter(None, needed):

@@ -74,16 +74,25 @@ def exports_of(tags: Mapping[str, str]) -> dict[str, str]:
 def resolve_reference(client: MlflowClient, version: Version) -> Version:
     """Return a version with the tags of the version that it references added.
 
-    A version that is no reference, or whose referenced version was deleted, is unchanged.
+    A version that is no reference, or whose referenced version was deleted, is unchanged. If the
+    referenced version's model was renamed, the tag `SOURCE_VERSION` has the new name.
     """
     source = parse_version_uri(version.tags.get(SOURCE_VERSION, ""))
     if source is None:
         return version
     try:
-        original = client.get_model_version(source[0], str(source[1]))
-    except MlflowException:  # the referenced version was deleted; the logged model still exists
+        entity = client.get_model_version(source[0], str(source[1]))
+    except MlflowException:
+        original = None
+    else:
+        run_id = entity.run_id or ""
+        original = Version(entity.name, str(entity.version), run_id, dict(entity.tags))
+    if version.run_id and (original is None or original.run_id != version.run_id):
+        # the model was renamed, and another one may have its former name
+        original = version_of_run(client.tracking_uri, version.run_id)
+    if original is None:  # it was deleted; the logged model still exists
         return version
-    return replace(version, tags={**original.tags, **version.tags})
+    return replace(version, tags={**original.tags, **version.tags, SOURCE_VERSION: original.uri})
 
 
 def find_location(client: MlflowClient, name: str, number: int) -> str:

@@ -13,7 +13,8 @@ HOST, PROCESS = "eyevsai.host", "eyevsai.process"  # of a run: its host and proc
 TERMINATION_REASON = "eyevsai.termination_reason"  # of a run that did not finish
 PAUSED_S = "eyevsai.paused_s"  # of a resumed run: seconds between interruptions and resumes
 DATASET_DIGEST = "eyevsai.dataset_digest"  # of a run, version or study: of its images
-SOURCE_RUN_ID = "eyevsai.source_run_id"  # of an evaluation or an export: the run of its model
+# of an evaluation, an export or a pruned model: the run of the model that it was made from
+SOURCE_RUN_ID = "eyevsai.source_run_id"
 JOB_FINGERPRINT = "eyevsai.job_fingerprint"  # of a run of train-all: of settings, data and code
 EVALUATION_DIGEST = "eyevsai.evaluation_digest"  # of an evaluation: of its images
 EVALUATION_WEIGHTS = "eyevsai.evaluation_weights_sha256"  # of an evaluation: of the model's weights

@@ -16,6 +16,8 @@ DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 SERVERS = ("http", "https")
 MLRUNS = "mlruns"  # MLflow's default folder of a plain-file store
 SQLITE_URI = re.compile(r"sqlite(\+\w+)?:///[^?#]+")
+# host without a scheme: with a port, or certainly no folder
+HOST = re.compile(r"([\w.-]+:\d+|localhost|\d+(\.\d+){3})(/.*)?")
 VARIABLE = "MLFLOW_TRACKING_URI"
 
 
@@ -43,7 +45,7 @@ def check_uri(uri: str) -> None:
         raise UserError(
             f"The URI {masked} has no host. Set {VARIABLE} to a URI such as {scheme}://HOST:5000."
         )
-    elif re.fullmatch(r"[\w.-]+:\d+(/.*)?", uri):
+    elif HOST.fullmatch(uri):
         raise UserError(f"The URI {masked} has no scheme. Set {VARIABLE} to http://{masked}.")
     elif (scheme in ("", "file") or len(scheme) == 1) and uri != "databricks":
         raise _file_store_error(uri)
@@ -83,7 +85,8 @@ def _file_store_error(uri: str) -> UserError:
     names = ("mlflow.db", "migrated.db", *(f"migrated-{number}.db" for number in range(2, 100)))
     # `mlflow migrate-filestore` would replace a database that exists
     target = next(name for name in names if not Path(name).exists())
-    is_default = folder == Path(MLRUNS).absolute()
+    has_runs = any(folder.glob("[0-9]*/meta.yaml"))
+    is_default = has_runs and folder == Path(MLRUNS).absolute()
     source = "." if is_default else shlex.quote(str(folder))
     reason = "MLflow selects it by default, because it contains experiments. " if is_default else ""
     database = "the existing mlflow.db" if Path("mlflow.db").exists() else "a new database"
@@ -91,7 +94,7 @@ def _file_store_error(uri: str) -> UserError:
         f"- to use {database} in all commands: export {VARIABLE}=sqlite:///mlflow.db (`mlflow ui` "
         "reads MLFLOW_BACKEND_STORE_URI instead)"
     ]
-    if any(folder.glob("[0-9]*/meta.yaml")):
+    if has_runs:
         ways.append(
             f"- to keep its runs: mlflow migrate-filestore --source {source} --target "
             f"sqlite:///{target}, then: export {VARIABLE}=sqlite:///{target}"

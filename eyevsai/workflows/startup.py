@@ -23,7 +23,6 @@ from eyevsai.data.files import subfolders
 from eyevsai.data.folder_layout import read_layout
 from eyevsai.data.settings import DataSettings
 from eyevsai.evaluation.class_map import read_class_map
-from eyevsai.models.transfer.settings import check_weights
 from eyevsai.registry.settings import read_policy
 from eyevsai.store.uris import MLRUNS, VARIABLE, check_uri
 from eyevsai.tuning.settings import read_space
@@ -108,6 +107,8 @@ def _check_labels(values: Values) -> None:
 
 
 def _check_weights(values: Values) -> None:
+    from eyevsai.models.transfer.settings import check_weights
+
     check_weights(values["weights"])
 
 
@@ -193,6 +194,7 @@ def _check_package(values: Values) -> None:
 # checks by the name of the setting, or of the argument of `starting`
 CHECKS: Mapping[str, Callable[[Values], None]] = {
     "class_map": _check_class_map,
+    "page": _check_page,
     "data": _check_data,
     "dataset": _check_dataset,
     "labels": _check_labels,
@@ -207,5 +209,4 @@ CHECKS: Mapping[str, Callable[[Values], None]] = {
     "legacy_file": _check_legacy_file,
     "at": _check_time,
     "package": _check_package,
-    "page": _check_page,
 }

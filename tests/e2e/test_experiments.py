@@ -115,4 +115,6 @@ def test_log_that_was_deleted_for_good_is_a_stated_cause(eyevsai: Eyevsai, workp
         client.delete_run(run.info.run_id)
     eyevsai("registry", "reconcile", NAME)
     (entry,) = json.loads(eyevsai("registry", "log", NAME, "--json").stdout)
-    assert entry["reason"] == "found: a command was interrupted, or the audit log was deleted"
+    assert entry["reason"] == (
+        "found: a command was interrupted, or the model was renamed, or the audit log was deleted"
+    )

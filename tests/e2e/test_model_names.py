@@ -86,6 +86,9 @@ def test_every_form_names_the_same_model(eyevsai: Eyevsai, workplace: Path, imag
         assert eyevsai("registry", "reconcile", form).stdout == f"{NAME} is consistent.\n"
     folder = MlflowClient().get_model_version_download_uri(NAME, "1")
     assert eyevsai("predict", folder, image).stdout in answers
+    assert package.load(Path(folder)).predict(Path(image)).label
+    with pytest.raises(package.UserError, match="must be text or a path, not 3"):
+        package.compare(Path(NAME, "1"), 3)  # type: ignore[arg-type]
     assert eyevsai("predict", f"runs:/{run_id}/exports/pytorch", image).stdout
 
 

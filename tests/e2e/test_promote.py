@@ -12,6 +12,8 @@ import pytest
 from mlflow import MlflowClient
 
 import eyevsai as package
+from eyevsai.registry.lookup import find_version
+from eyevsai.registry.registration import create_reference
 from tests.conftest import SMALL, Eyevsai, copy_trained, extend_trained, once, write_images
 
 NAME = "stripes-deep_v1-standard"
@@ -275,6 +277,26 @@ def test_the_best_of_a_dataset_has_a_name_of_its_own(eyevsai: Eyevsai, workplace
         "There is no dataset with a trained model 'stripe'"
         in eyevsai("registry", "best", "--dataset", "stripe", code=2).stderr
     )
+
+
+def test_a_reference_follows_its_version_when_the_model_is_renamed(
+    eyevsai: Eyevsai, workplace: Path
+) -> None:
+    client, renamed = MlflowClient(), "renamed stripes"
+    eyevsai("registry", "best", "--dataset", "stripes", "--promote")
+    source = find_version(client.tracking_uri, "stripes/1").source_version
+    number = source.rpartition("/")[2]
+    assert source == f"models:/{NAME}/{number}"
+    client.rename_registered_model(NAME, renamed)
+    for _ in range(int(number)):  # another model gets the former name
+        client.copy_model_version(f"models:/{renamed}/3", NAME)
+    reference = find_version(client.tracking_uri, "stripes/1")
+    assert reference.source_version == f"models:/{renamed}/{number}"
+    eyevsai("export", "stripes/1", "--format", "pytorch")
+    assert client.get_model_version(renamed, number).tags["export.pytorch"] == "passed"
+    assert "export.pytorch" not in client.get_model_version(NAME, number).tags
+    # it is not taken for a reference to the other model
+    assert create_reference(client.tracking_uri, "stripes", source) == ("stripes", 2)
 
 
 def test_bad_input_is_said(eyevsai: Eyevsai, workplace: Path) -> None:

@@ -119,7 +119,7 @@ def test_a_flag_of_another_family_names_that_family(monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(FAMILIES, "other", "tests.unit.other_family")
     with pytest.raises(
         UserError,
-        match=r"--petals is a setting of other \(dense\), not of deep_v1\. Add --model other",
+        match=r"--petals is a setting of other \(dense\), not of deep_v1\. Use --model other",
     ):
         compose_train({"petals": 12})
     with pytest.raises(

@@ -18,7 +18,7 @@ from eyevsai.models.learner import Learner, NetworkModel
 from eyevsai.models.pruning import check_installed
 from eyevsai.registry.lookup import find_version
 from eyevsai.registry.versions import tag_version
-from eyevsai.store.tags import JOB, PRUNED_FROM
+from eyevsai.store.tags import JOB, PRUNED_FROM, SOURCE_RUN_ID
 from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
 from eyevsai.workflows.job_context import JobContext
 from eyevsai.workflows.train.session import TrainingSession
@@ -60,7 +60,7 @@ def prune(source_model: TrainedModel, settings: ExportSettings, job: JobContext)
     learner.prune(settings.prune)
     learner.settings, learner.seed = config.model.settings, config.run.seed
     name = ModelName(dataset.name, learner.family, learner.variation)
-    tags = {JOB: "train", **vars(name), PRUNED_FROM: source_model.title}
+    tags = {JOB: "train", **vars(name), **_source_tags(source_model)}
     title = f"{source_model.name} pruned by {settings.prune:g}"
     with job.start_run(title, tags, is_additional=True) as run:
         session = TrainingSession(config, learner, data, name, run)
@@ -123,13 +123,18 @@ def _measure_speed(before: Learner, after: Learner, images: list[np.ndarray]) ->
     }
 
 
+def _source_tags(source_model: TrainedModel) -> dict[str, str]:
+    """Return tags that name the pruned model; the run id is valid after its model was renamed."""
+    return {PRUNED_FROM: source_model.title, SOURCE_RUN_ID: source_model.run_id}
+
+
 def _record_changes(source_model: TrainedModel, uri: str, metrics: dict[str, float]) -> None:
     """Log what pruning changed, and record it in tags of the new version."""
     tags = {f"{PRUNE}.{name}": f"{value:.6g}" for name, value in metrics.items()}
     tag_version(
         source_model.tracking_uri,
         find_version(source_model.tracking_uri, uri),
-        tags | {PRUNED_FROM: source_model.title},
+        tags | _source_tags(source_model),
     )
     log.info(
         "%s is %s pruned: valid accuracy %.4f -> %.4f, %.2f -> %.2f million parameters, %.0f -> "

@@ -121,7 +121,7 @@ class RegistryTransaction:
         """Sync aliases and stages with what was set by hand, and complete the audit log.
 
         An entry is added for each stage whose holder is not that of the last entry: it was set by
-        hand, or by a command that was interrupted, or the log was deleted for good.
+        hand or by a command that was interrupted, the model was renamed, or the log was deleted.
         """
         model = self.model()
         by_hand = {stage: stage_holder(model, stage).by_hand for stage in STAGES}
@@ -136,7 +136,7 @@ class RegistryTransaction:
             if current != recorded:
                 causes = [f"the {by_hand[stage]} was set by hand"] if by_hand[stage] else []
                 causes += ["a command was interrupted"]
-                causes += [] if last else ["the audit log was deleted"]
+                causes += [] if last else ["the model was renamed", "the audit log was deleted"]
                 self._write_entry(stage, recorded, current, f"found: {', or '.join(causes)}")
 
     def assign_stage(

@@ -125,6 +125,16 @@ def test_the_run_that_pruned_says_so_where_its_version_does_not() -> None:
     assert [item.run_ids for item in plan.items] == [("run2",), ("run3",)]
 
 
+def test_a_pruned_version_keeps_its_source_when_the_model_was_renamed() -> None:
+    tags = {PRUNED_FROM: "models:/former name/1", SOURCE_RUN_ID: "run1"}
+    versions = [*map(version, (1, 2, 3)), version(4)]
+    plan = plan_versions([model(*versions)], [], [run("run4", **tags)], 1)
+    assert [item.run_ids for item in plan.items] == [("run2",), ("run3",)]
+    versions = [*map(version, (1, 2, 3)), version(4, **tags)]
+    plan = plan_versions([model(*versions)], [], [], 1)
+    assert [item.run_ids for item in plan.items] == [("run2",), ("run3",)]
+
+
 def test_a_pointer_goes_alone_while_its_original_stays() -> None:
     pointers = [
         version(number, "run9", "pets", **{SOURCE_VERSION: f"models:/{NAMES[0]}/9"})

@@ -60,6 +60,8 @@ def test_a_store_of_another_mlflow_says_what_to_do(
         ("postgres://u:secret@host/x", "Did you mean postgresql?"),
         ("127.0.0.1:5000", "no scheme. Set MLFLOW_TRACKING_URI to http://127.0.0.1:5000"),
         ("localhost:5000", "no scheme. Set MLFLOW_TRACKING_URI to http://localhost:5000"),
+        ("127.0.0.1", "no scheme. Set MLFLOW_TRACKING_URI to http://127.0.0.1"),
+        ("localhost/", "no scheme. Set MLFLOW_TRACKING_URI to http://localhost/"),
         ("http:/host:5000", "has no host"),
         ("mlflow.db", "no scheme. Set MLFLOW_TRACKING_URI to sqlite:////"),
         ("sqlite:///", "sqlite:/// names no file. Set MLFLOW_TRACKING_URI to sqlite:///mlflow.db"),
@@ -139,6 +141,10 @@ def test_folder_without_experiments_is_no_file_store(
     for name in (".trash", "0", "models"):
         (tmp_path / "mlruns" / name).mkdir(parents=True)
     assert find_store() == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
+    with pytest.raises(UserError, match="(?s)Choose one.*unset MLFLOW") as caught:
+        find_store()
+    assert "by default" not in str(caught.value)
 
 
 def test_a_file_that_is_no_database_is_said(workplace: Path) -> None:
