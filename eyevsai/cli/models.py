@@ -12,10 +12,12 @@ from typing import Annotated, Any
 import typer
 
 from eyevsai import config
+from eyevsai.cli.completion import COMPLETERS
 from eyevsai.cli.options import (
     UNPARSED,
     Json,
     merge_model,
+    merge_named,
     pick_settings,
     pop_settings,
     with_options,
@@ -42,6 +44,16 @@ Model = Annotated[
         metavar="MODEL",
         help=f"{VERSION_FORMS}, with or without models:/, or a run id.",
         show_default=False,
+    ),
+]
+
+Selection = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="MODELS",
+        help="Families or family/variation, comma-separated; all by default.",
+        show_default=False,
+        autocompletion=COMPLETERS["models"],
     ),
 ]
 
@@ -185,9 +197,9 @@ def predict(
         raise typer.Exit(1)
 
 
-def report(as_json: Json = False, **values: Any) -> None:
+def report(selection: Selection = None, as_json: Json = False, **values: Any) -> None:
     """Report all models: write tables, plots, an HTML page, and the file for a game backend."""
-    settings = config.compose(ReportSettings, values)
+    settings = config.compose(ReportSettings, merge_named(selection, values, "models"))
     configure_logging()
     with starting(settings, modules=("mlflow",), is_silent=as_json):
         from eyevsai.workflows.report.report import report as job
@@ -204,18 +216,7 @@ def report(as_json: Json = False, **values: Any) -> None:
         print(path)
 
 
-def list_all(
-    models: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="MODELS",
-            help="Families or family/variation, comma-separated; all by default.",
-            show_default=False,
-        ),
-    ] = None,
-    as_json: Json = False,
-    **values: Any,
-) -> None:
+def list_all(models: Selection = None, as_json: Json = False, **values: Any) -> None:
     """List families, variations and datasets."""
     from eyevsai.workflows.describe import list_inventory
 

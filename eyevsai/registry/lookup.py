@@ -213,9 +213,12 @@ def _missing_version(model: RegisteredModel, reference: ModelRef) -> UserError:
             if stage == "latest"
             else f"No version of the registered model {name} is in the stage {stage.title()}."
         )
+    # an alias or a stage that was removed by hand takes precedence over the other
+    stages = [each for each in STAGES if each in (reference.stage, reference.alias)]
+    mismatches = "".join(f" {text}" for text in find_inconsistencies(model, stages))
     return UserError(
         f"{problem} {_list_versions(model)} `eyevsai registry status` shows their stages and "
-        "aliases."
+        f"aliases.{mismatches}"
     )
 
 

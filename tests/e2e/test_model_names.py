@@ -168,6 +168,11 @@ def test_a_stage_follows_an_alias_that_was_moved_by_hand(
     eyevsai("registry", "reconcile", f"{NAME}/Production")
     message = eyevsai("predict", f"{NAME}/Production", image).stderr
     assert "reconcile" not in message
+    log = json.loads(eyevsai("registry", "log", NAME, "--json").stdout)
+    assert log[-1]["reason"] == "found: the alias was set by hand, or a command was interrupted"
+    client.delete_registered_model_alias(NAME, "production")
+    message = eyevsai("predict", f"{NAME}/Production", image, code=2).stderr
+    assert "alias production is none, stage Production is 2; the alias was set by" in message
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)

@@ -360,8 +360,10 @@ def test_reports_of_the_same_second_stand_side_by_side(
 def test_bad_input_is_said_and_leaves_nothing(
     eyevsai: Eyevsai, workplace: Path, tmp_path: Path
 ) -> None:
-    said = eyevsai("report", "--models", "deep_v3", code=2).stderr
-    assert "There is no model 'deep_v3'. Did you mean 'deep_v" in said
+    for words in (("--models", "deep_v3"), ("deep_v3",)):
+        said = eyevsai("report", *words, code=2).stderr
+        assert "There is no model 'deep_v3'. Did you mean 'deep_v" in said
+    assert "contradict" in eyevsai("report", "shallow", "--models", "deep_v2", code=2).stderr
     assert (
         "Did you mean 'deep_v1/standard'?"
         in eyevsai("report", "--models", "shallow,deep_v1/standart", code=2).stderr

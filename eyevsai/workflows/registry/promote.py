@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.model_ref import SCHEME
 from eyevsai.registry.audit_log import REFUSED, previous_version, read_log, tag_call
 from eyevsai.registry.entities import open_registry, read_model
 from eyevsai.registry.lookup import find_name
@@ -162,7 +163,7 @@ def reconcile(model: str, state_dir: Path) -> tuple[str, list[str]]:
     with raising_store_errors(tracking_uri, f"Reading {model}"):
         name, _ = find_name(tracking_uri, model)
         inconsistencies = find_inconsistencies(read_model(open_registry(tracking_uri), name))
-    with registry_transaction(model, state_dir):
+    with registry_transaction(f"{SCHEME}{name}", state_dir):
         return name, inconsistencies
 
 

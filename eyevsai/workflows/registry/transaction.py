@@ -136,7 +136,8 @@ class RegistryTransaction:
             if current != recorded:
                 causes = [f"the {by_hand[stage]} was set by hand"] if by_hand[stage] else []
                 causes += ["a command was interrupted"]
-                causes += [] if last else ["the model was renamed", "the audit log was deleted"]
+                if last is None and not by_hand[stage]:
+                    causes += ["the model was renamed", "the audit log was deleted"]
                 self._write_entry(stage, recorded, current, f"found: {', or '.join(causes)}")
 
     def assign_stage(

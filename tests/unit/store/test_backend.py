@@ -142,7 +142,7 @@ def test_folder_without_experiments_is_no_file_store(
         (tmp_path / "mlruns" / name).mkdir(parents=True)
     assert find_store() == f"sqlite:///{tmp_path}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "mlruns")
-    with pytest.raises(UserError, match="(?s)Choose one.*unset MLFLOW") as caught:
+    with pytest.raises(UserError, match=r"(?s)Choose one.*unset MLFLOW") as caught:
         find_store()
     assert "by default" not in str(caught.value)
 
