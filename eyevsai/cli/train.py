@@ -154,7 +154,7 @@ def train_all(as_json: Json = False, **values: Any) -> None:
 
 def _write_reports(settings: TrainAllSettings, as_json: bool) -> None:
     values = {"models": settings.models, "datasets": settings.datasets, "output": settings.output}
-    report(as_json, **{name: value for name, value in values.items() if value is not None})
+    report(as_json=as_json, **{name: value for name, value in values.items() if value is not None})
 
 
 def train_all_settings() -> tuple[Setting, ...]:
