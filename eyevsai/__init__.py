@@ -13,10 +13,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from eyevsai.core.openmp import limit_spinning
 from eyevsai.core.version import VERSION
-
-limit_spinning()  # here, as every way into the package runs this module first
 
 if TYPE_CHECKING:
     import os

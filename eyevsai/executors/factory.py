@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from eyevsai.core.cores import count_cores
 from eyevsai.executors.base import Executor
 from eyevsai.executors.settings import LOCAL, ExecutorSettings
 
@@ -35,8 +34,3 @@ def count_cpus(settings: ExecutorSettings, max_workers: int) -> int:
     The share is at least 1.
     """
     return settings.cpus_per_job or max(1, count_cores() // max_workers)
-
-
-def count_cores() -> int:
-    """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -296,6 +297,28 @@ def test_an_interrupted_run_ends_killed(workplace: Path, number: int, code: int)
     assert "Traceback" not in rest
     assert only_run().info.status == "KILLED"
     assert not MlflowClient().search_registered_models()
+
+
+@pytest.mark.skipif(not Path("/proc/stat").is_file(), reason="no /proc/stat")
+def test_train_names_the_threads_that_fit_beside_other_processes(
+    eyevsai: Eyevsai, stripes: Path
+) -> None:
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("one core")
+    os.sched_setaffinity(0, sorted(allowed)[:2])
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        one, two = (
+            eyevsai("train", "--data", str(stripes), *TINY[:-1], threads).stderr
+            for threads in ("1", "2")
+        )
+    finally:
+        busy.kill()
+        busy.wait()
+        os.sched_setaffinity(0, allowed)
+    assert "Other processes use" not in one
+    assert re.search(r"Other processes use \d\.\d of 2 CPU cores\..* with --threads 1, ", two)
 
 
 def test_a_small_split_and_a_short_run_limit_settings(eyevsai: Eyevsai, stripes: Path) -> None:

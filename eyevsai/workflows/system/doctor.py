@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from eyevsai.core.cores import count_cores
 from eyevsai.core.errors import UserError
 from eyevsai.data.catalog import list_datasets
-from eyevsai.executors.factory import count_cores
 from eyevsai.registry.artifacts import Artifacts, locate
 from eyevsai.registry.audit_log import check_audit_experiment
 from eyevsai.registry.entities import open_registry, read_models

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eyevsai.config import TrainConfig
+from eyevsai.core.cores import busy_cores, count_cores
 from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import SPLIT_TABLE, Data, Split
 from eyevsai.evaluation.metric_names import BEST_EPOCH, VALID_BEST
@@ -31,6 +32,7 @@ from eyevsai.workflows.trained_model import CONFIG, describe_origin
 log = logging.getLogger("eyevsai")
 
 GRID_SIZE = 24
+TOLERATED = 0.5  # cores that other processes may use besides those of the threads
 PACKAGE = "package"  # subfolder of the run directory in which the model directory is built
 
 
@@ -76,6 +78,8 @@ class TrainingSession:
             size,
             ", ".join(f"{key} {value}" for key, value in compute.items()),
         )
+        if compute.get("device", "cpu") == "cpu":
+            _warn_if_busy(int(compute["threads"]))
 
     def _log_dataset(self) -> None:
         dataset = self.data.dataset
@@ -208,3 +212,20 @@ class TrainingSession:
         if model_uri:
             log.info("Registered %s with valid accuracy %.4f", model_uri, scores["accuracy"])
         return model_uri
+
+
+def _warn_if_busy(threads: int) -> None:
+    """Log a warning if other processes use cores that the threads need.
+
+    Threads wait for each other after each operation, hence all of them are as slow as one that
+    shares its core. The number is not reduced automatically, because results depend on it.
+    """
+    total, used = count_cores(), busy_cores() if threads > 1 else None
+    if used is not None and used + threads > total + TOLERATED:
+        log.warning(
+            "Other processes use %.1f of %d CPU cores. A thread that shares its core delays all "
+            "others: with --threads %d, training is faster while those processes run.",
+            used,
+            total,
+            max(1, min(threads, round(total - used))),
+        )

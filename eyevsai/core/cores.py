@@ -1,0 +1,46 @@
+"""CPU cores of this machine, and their use by other processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+STATISTICS = Path("/proc/stat")
+IDLE_COLUMNS = slice(
+    3, 5
+)  # idle and waiting for a disk; the last two columns are contained in others
+COLUMNS = 8
+
+
+def busy_cores(seconds: float = 0.1) -> float | None:
+    """Return the number of cores that other processes use; this process must be idle.
+
+    Only the cores on which this process may run are counted. The result is None where the
+    operating system does not have the numbers in `/proc/stat`.
+
+    Args:
+        seconds: duration of the measurement, during which the call sleeps.
+    """
+    if not STATISTICS.is_file():
+        return None
+    before = _read_times()
+    time.sleep(seconds)
+    after = _read_times()
+    shares = []
+    for name in before.keys() & after.keys():
+        spent = [new - old for new, old in zip(after[name], before[name], strict=True)]
+        shares.append(1 - sum(spent[IDLE_COLUMNS]) / sum(spent) if sum(spent) > 0 else 0.0)
+    return sum(shares)
+
+
+def _read_times() -> dict[str, list[int]]:
+    """Return the clock ticks by kind of use, of each core that this process may use."""
+    own = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    rows = (line.split() for line in STATISTICS.read_text(encoding="ascii").splitlines())
+    return {row[0]: [int(ticks) for ticks in row[1 : COLUMNS + 1]] for row in rows if row[0] in own}
+
+
+def count_cores() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
