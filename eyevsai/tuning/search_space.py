@@ -239,6 +239,8 @@ def _parse_range(setting: Setting, entry: dict[str, Any]) -> Range:
         )
     low, high = _parse_value(setting, entry["low"]), _parse_value(setting, entry["high"])
     log = entry.get("log", isinstance(setting.search, Range) and setting.search.log)
+    if not isinstance(log, bool):
+        raise UserError(f"{setting.name}: log must be true or false, not {log!r}.")
     if low > high:
         raise UserError(
             f"{setting.name}: the range from low = {low} to high = {high} is empty. Exchange them."

@@ -152,6 +152,7 @@ def test_what_the_nearest_value_calls_for_is_there_too(tmp_path: Path) -> None:
         ("lr = {low = 1e-2, high = 1e-3}", "the range from low = 0.01 to high = 0.001 is empty"),
         ("lr = {low = 0, high = 1}", "not allowed"),
         ("dropout = {low = 0.0, high = 0.5, log = true}", "must start above 0"),
+        ("dropout = {low = 0.1, high = 0.5, log = 'no'}", "log must be true or false, not 'no'"),
         ("lr = {from = 1}", "lr has a table with from. It takes a value, a list"),
         ("batch_size = []", "has no values"),
         ("batch_size = ['many']", "must be a whole number"),
