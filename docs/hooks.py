@@ -21,6 +21,8 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = (
     "README.md",
     "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CODE_OF_CONDUCT.md",
     "CHANGELOG.md",
     "deploy/README.md",
     "benchmarks/RESULTS.md",

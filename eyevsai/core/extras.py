@@ -51,6 +51,19 @@ def read_pyproject() -> dict[str, Any] | None:
     return project if project.get("name") == PROJECT else None
 
 
+def read_license_files() -> dict[str, bytes]:
+    """Return the contents of eyevsai's licence files by name, in a checkout or an installation."""
+    if (project := read_pyproject()) is not None:
+        paths = [CHECKOUT.parent / name for name in project.get("license-files", ())]
+        return {path.name: path.read_bytes() for path in paths if path.is_file()}
+    from importlib import metadata
+
+    distribution = metadata.distribution(PROJECT)
+    names = distribution.metadata.get_all("License-File") or ()
+    texts = {name: distribution.read_text(f"licenses/{name}") for name in names}
+    return {name: text.encode() for name, text in texts.items() if text}
+
+
 def is_installed(requirement: str) -> bool:
     """Return True if a requirement is met by the installed packages, including its own extras.
 

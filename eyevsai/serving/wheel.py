@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from eyevsai.core.extras import PROJECT, read_pyproject
+from eyevsai.core.extras import PROJECT, read_license_files, read_pyproject
 from eyevsai.core.version import VERSION
 
 log = logging.getLogger("eyevsai")
@@ -42,6 +42,8 @@ class Project:
         requirements: all requirements, sorted; those of extras have the marker `extra`.
         extras: names of the extras, sorted.
         scripts: functions of the commands by name.
+        license: SPDX expression; empty if none is declared.
+        license_files: contents of the licence files by name; a copy of eyevsai must have them.
     """
 
     summary: str
@@ -49,6 +51,8 @@ class Project:
     requirements: tuple[str, ...]
     extras: tuple[str, ...]
     scripts: Mapping[str, str]
+    license: str
+    license_files: Mapping[str, bytes]
 
 
 def read_project() -> Project | None:
@@ -62,7 +66,12 @@ def read_project() -> Project | None:
         requirements = [_normalize(text) for text in table["dependencies"]]
         requirements += [_normalize(text, extra) for extra in extras for text in extras[extra]]
         return _make_project(
-            table["description"], table["requires-python"], requirements, extras, table["scripts"]
+            table["description"],
+            table["requires-python"],
+            requirements,
+            extras,
+            table["scripts"],
+            license_expression=table.get("license"),
         )
     try:
         distribution = metadata.distribution(PROJECT)
@@ -78,6 +87,7 @@ def read_project() -> Project | None:
             each.name: each.value
             for each in distribution.entry_points.select(group="console_scripts")
         },
+        license_expression=about.get("License-Expression"),
     )
 
 
@@ -149,20 +159,23 @@ def _read_package() -> dict[str, bytes]:
 def _describe(project: Project, version: str) -> dict[str, bytes]:
     """Return the files of the folder `.dist-info` by their paths in the wheel, without RECORD."""
     lines = [
-        "Metadata-Version: 2.1",
+        "Metadata-Version: 2.4",
         f"Name: {PROJECT}",
         f"Version: {version}",
         f"Summary: {project.summary}",
         f"Requires-Python: {project.python}",
         *(f"Provides-Extra: {extra}" for extra in project.extras),
         *(f"Requires-Dist: {requirement}" for requirement in project.requirements),
+        *([f"License-Expression: {project.license}"] if project.license else []),
+        *(f"License-File: {name}" for name in project.license_files),
     ]
     scripts = [f"{name} = {project.scripts[name]}" for name in sorted(project.scripts)]
     wheel = ["Wheel-Version: 1.0", f"Generator: {PROJECT}", "Root-Is-Purelib: true", f"Tag: {TAG}"]
     texts = {"METADATA": lines, "WHEEL": wheel, "entry_points.txt": ["[console_scripts]", *scripts]}
+    folder = f"{PROJECT}-{version}.dist-info"
     return {
-        f"{PROJECT}-{version}.dist-info/{name}": ("\n".join(text) + "\n").encode()
-        for name, text in texts.items()
+        **{f"{folder}/{name}": ("\n".join(text) + "\n").encode() for name, text in texts.items()},
+        **{f"{folder}/licenses/{name}": text for name, text in project.license_files.items()},
     }
 
 
@@ -183,6 +196,8 @@ def _make_project(
     requirements: Iterable[str],
     extras: Iterable[str],
     scripts: Mapping[str, str],
+    *,
+    license_expression: str | None,
 ) -> Project:
     from packaging.specifiers import SpecifierSet
 
@@ -192,6 +207,8 @@ def _make_project(
         tuple(sorted(requirements)),
         tuple(sorted(extras)),
         scripts,
+        license_expression or "",
+        read_license_files(),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
@@ -72,8 +74,12 @@ def check_device(settings: object) -> None:
 
 
 def has_fast_bfloat16() -> bool:
-    """Return True if this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX)."""
-    capabilities = torch.cpu.get_capabilities()
+    """Return True if this CPU multiplies bfloat16 in hardware (AVX512-BF16 or AMX).
+
+    False with releases of torch that do not report what a CPU can do: float32 works on all.
+    """
+    report: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities = report()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

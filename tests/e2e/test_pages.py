@@ -52,8 +52,11 @@ TOOLS = {
     "mlflow",
     "mv",
     "pip",
+    "pipx",
     "read",
     "source",
+    "uv",
+    "uvx",
 }
 ENTRIES = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
 TARGETS = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)

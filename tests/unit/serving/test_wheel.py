@@ -88,6 +88,8 @@ def test_wheel_has_all_tracked_files_with_a_right_record(packed: dict[str, bytes
     required = {str(Requirement(text)) for text in metadata.get_all("Requires-Dist")}
     assert {str(Requirement(text)) for text in declared["dependencies"]} <= required
     assert set(metadata.get_all("Provides-Extra")) == declared["optional-dependencies"].keys()
+    assert (metadata["License-Expression"], metadata["License-File"]) == ("Apache-2.0", "LICENSE")
+    assert files[f"{about}/licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
     assert (
         f"eyevsai = {declared['scripts']['eyevsai']}" in files[f"{about}/entry_points.txt"].decode()
     )
