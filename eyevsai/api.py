@@ -23,8 +23,9 @@ from eyevsai.core.model_ref import parse_model, to_text
 from eyevsai.core.settings import Setting, list_settings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
+from eyevsai.workflows.config_source import with_config
 from eyevsai.workflows.startup import starting
-from eyevsai.workflows.tune.settings import compose_tune, tune_settings
+from eyevsai.workflows.tune.settings import compose_tune, tune_settings, tune_settings_of
 
 if TYPE_CHECKING:
     from eyevsai.api_types import (
@@ -59,8 +60,9 @@ def train(**settings: Unpack[TrainKeywords]) -> Trained:
             resume it with train(resume=RUN_ID).
     """
     with _job_in_host_process():
+        values = with_config(settings, "train", config.train_settings)
         composed = config.compose_train(
-            config.coerce_settings(settings, _declared_train_settings(settings))
+            config.coerce_settings(values, _declared_train_settings(values))
         )
         from eyevsai.workflows.distributed.rank import rank_from_env
 
@@ -69,7 +71,7 @@ def train(**settings: Unpack[TrainKeywords]) -> Trained:
                 "eyevsai.train cannot run in a process that torchrun started. Call it with "
                 "devices=N in one process, or start the command: torchrun ... -m eyevsai train"
             )
-        parts = (composed.data, composed.run, composed.model.settings)
+        parts = (composed.data, composed.run, composed.model.settings, composed.call)
         with starting(*parts, is_silent=True):
             from eyevsai.workflows.train.train import train as job
 
@@ -94,11 +96,12 @@ def tune(**settings: Unpack[TuneKeywords]) -> Tuned:
             The same call resumes the study.
     """
     with _job_in_host_process():
+        values = with_config(settings, "tune", tune_settings_of)
         composed = compose_tune(
-            config.coerce_settings(settings, tune_settings(_declared_train_settings(settings)))
+            config.coerce_settings(values, tune_settings(_declared_train_settings(values)))
         )
         trials = composed.trials
-        parts = (trials.data, trials.run, trials.model.settings, composed.tuning)
+        parts = (trials.data, trials.run, trials.model.settings, composed.tuning, composed.call)
         with starting(*parts, is_silent=True):
             from eyevsai.workflows.tune.tune import tune as job
 

@@ -37,6 +37,8 @@ class TrialKeywords(TypedDict, total=False):
     seed: int
     run_name: Text | None
     state_dir: Text
+    config: Text | None
+    experiment: Text | None
     image_size: int
     class_weights: bool
     batch_size: int
@@ -158,6 +160,7 @@ class EvaluateKeywords(TypedDict, total=False):
     data_dir: Text | None
     cache_dir: Text | None
     state_dir: Text
+    experiment: Text | None
     data: Text | None
     class_map: Text | None
     target_precision: float | None
@@ -172,6 +175,7 @@ class ExportKeywords(TypedDict, total=False):
     data_dir: Text | None
     cache_dir: Text | None
     state_dir: Text
+    experiment: Text | None
     format: Text
     output: Text | None
     per_dataset: int

@@ -1,4 +1,4 @@
-"""Code generator for MLproject, conda.yaml, docs/families.md and the types of the API's keywords.
+"""Code generator: MLproject, conda.yaml, entry points, pages of the docs, types of API keywords.
 
     python -m eyevsai.codegen           write all files
     python -m eyevsai.codegen --check   list files that differ; exit with code 1 if any does
@@ -15,9 +15,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
 from eyevsai import config
-from eyevsai.cli.options import entry_points
+from eyevsai.cli.project import render_conda, render_entry_points, render_mlproject
 from eyevsai.core.settings import Choice, Setting, list_settings
+from eyevsai.core.variables import render_page
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.executors.settings import ExecutorSettings
 from eyevsai.formats.settings import ExportSettings
@@ -57,26 +60,20 @@ Text = str | os.PathLike[str]
 '''
 
 
-def render_mlproject() -> str:
-    """Return the text of MLproject: the settings marked as parameters, by entry point."""
-    entries = "".join(_entry(name, settings) for name, settings in entry_points().items())
-    return HEADER + "name: eyevsai\n\nconda_env: conda.yaml\n\nentry_points:\n" + entries
-
-
-def render_conda(pyproject: dict[str, Any]) -> str:
+def render_checkout_conda(pyproject: dict[str, Any]) -> str:
     """Return the text of conda.yaml: the base dependencies and those of `CONDA_EXTRAS`.
 
-    The project itself is not listed: uv and virtualenv install these requirements from a temporary
+    A pin of `conda-pins` replaces the range of its package, so that all environments that
+    `mlflow run` makes of a commit have one MLflow. The project itself is not listed: uv and virtualenv install these requirements from a temporary
     folder, and the entry points run from the project's root.
     """
-    project = pyproject["project"]
-    pins = project["dependencies"] + [
-        pin for extra in CONDA_EXTRAS for pin in project["optional-dependencies"][extra]
+    project, tool = pyproject["project"], pyproject["tool"]["eyevsai"]
+    pins = {Requirement(text).name: text for text in tool["conda-pins"]}
+    ranges = project["dependencies"] + [
+        text for extra in CONDA_EXTRAS for text in project["optional-dependencies"][extra]
     ]
-    lines = "".join(f'      - "{pin}"\n' for pin in pins)
-    python = pyproject["tool"]["eyevsai"]["conda-python"]
-    head = f"name: eyevsai\nchannels:\n  - conda-forge\ndependencies:\n  - python={python}\n"
-    return f"{HEADER}{head}  - pip\n  - pip:\n{lines}"
+    requirements = [pins.get(Requirement(text).name, text) for text in ranges]
+    return render_conda(HEADER, tool["conda-python"], requirements)
 
 
 def render_families() -> str:
@@ -139,9 +136,11 @@ def render_files() -> dict[Path, str]:
     """Return the path and text of each generated file."""
     pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return {
-        ROOT / "MLproject": render_mlproject(),
-        ROOT / "conda.yaml": render_conda(pyproject),
+        ROOT / "MLproject": render_mlproject(HEADER),
+        ROOT / "conda.yaml": render_checkout_conda(pyproject),
+        **{ROOT / path: text for path, text in render_entry_points().items()},
         ROOT / "docs" / "families.md": render_families(),
+        ROOT / "docs" / "environment.md": f"<!-- {GENERATED} -->\n\n{render_page()}",
         ROOT / "eyevsai" / "api_types.py": render_api_types(),
     }
 
@@ -160,23 +159,6 @@ def _describe(family: Family) -> str:
             + "\n"
         )
     return text
-
-
-def _entry(name: str, settings: tuple[Setting, ...]) -> str:
-    declared = [setting for setting in settings if setting.parameter]
-    types = {int: "float", float: "float"}
-    lines = "".join(
-        f"      {s.name}: {{type: {types.get(s.type, 'string')}, default: {_yaml(s.default)}}}\n"
-        for s in declared
-    )
-    flags = " ".join(f"{setting.flag} {{{setting.name}}}" for setting in declared)
-    return (
-        f'  {name}:\n    parameters:\n{lines}    command: "python -m entrypoints.{name} {flags}"\n'
-    )
-
-
-def _yaml(value: object) -> str:
-    return '""' if value is None else str(value)
 
 
 def main() -> int:

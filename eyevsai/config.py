@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
+from eyevsai.core.call_settings import CallSettings
 from eyevsai.core.errors import UserError
 from eyevsai.core.foreign_words import advise_option
 from eyevsai.core.names import nearest
@@ -140,6 +141,7 @@ class TrainConfig:
     explicit: frozenset[str] = frozenset()  # names of settings that the user set
     # the configuration before settings of a study or limits of the data replaced its values
     requested: TrainConfig | None = None
+    call: CallSettings = field(default_factory=CallSettings)
 
     def with_settings(self, settings: Settings) -> TrainConfig:
         """Return the configuration with other model settings; it keeps the requested ones."""
@@ -160,11 +162,8 @@ class TrainConfig:
 
 def shared_settings() -> tuple[Setting, ...]:
     """Return the settings of `train` that all models share."""
-    return tuple(
-        s
-        for part in (ModelChoice, TunedSettings, DataSettings, RunSettings, ResumeSettings)
-        for s in list_settings(part)
-    )
+    parts = (ModelChoice, TunedSettings, DataSettings, RunSettings, CallSettings, ResumeSettings)
+    return tuple(setting for part in parts for setting in list_settings(part))
 
 
 def all_train_settings() -> tuple[Setting, ...]:
@@ -236,6 +235,7 @@ def compose_train(
         ResumeSettings(**_select_values(ResumeSettings, values)),
         TunedSettings(**_select_values(TunedSettings, values)),
         frozenset(values),
+        call=compose(CallSettings, values),
     )
 
 

@@ -32,12 +32,17 @@ def read_completion_line() -> list[str]:
     completion.
     """
     text = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
-    if "_EYEVSAI_COMPLETE" not in os.environ:
+    if not is_completing():
         return []
     try:
         return shlex.split(text)[1:]
     except ValueError:  # unclosed quote
         return text.split()[1:]
+
+
+def is_completing() -> bool:
+    """Return True if a shell started this process to complete a command line."""
+    return "_EYEVSAI_COMPLETE" in os.environ
 
 
 def find_completer(setting: Setting) -> Completer | None:

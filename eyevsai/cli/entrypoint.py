@@ -8,10 +8,9 @@ from pathlib import Path
 
 from eyevsai.cli.main import main
 from eyevsai.cli.options import drop_empty
+from eyevsai.cli.project import COMMANDS
 
 RUN_ID = "MLFLOW_RUN_ID"
-# entry points whose command has another name
-COMMANDS = {"data": ("data", "download"), "train_all": ("train-all",)}
 
 
 def run_entry_point(name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from eyevsai.cli import data, models, registry, system, train
+from eyevsai.cli import data, models, project, registry, system, train
 from eyevsai.cli.completion import read_completion_line
 from eyevsai.cli.help import MAX_WIDTH
 from eyevsai.cli.options import add_switches, peek_settings
@@ -22,8 +22,9 @@ from eyevsai.core.version import VERSION
 
 INTERRUPTED = 130
 # Imports create millions of objects and no garbage. With Python's thresholds and the collection at
-# the exit, which `gc.freeze` avoids, the collector takes a third of the time of a short command.
+# the exit, which `freeze_objects` avoids, the collector takes a third of a short command's time.
 GC_THRESHOLDS = (50_000, 20, 20)
+TRITON = "triton._C.libtriton"  # module of the extension, which PyTorch imports in some commands
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             interruption.
     """
     gc.set_threshold(*GC_THRESHOLDS)
-    atexit.register(gc.freeze)
+    atexit.register(freeze_objects)
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     verbosity = Verbosity()
     try:
@@ -71,6 +72,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
 
 
+def freeze_objects() -> None:
+    """Exclude all objects from the collection at the exit, unless Triton is loaded.
+
+    From 3.9, Triton prints its objects that were not collected as leaks.
+    """
+    if TRITON not in sys.modules:
+        gc.freeze()
+
+
 def _fail(error: Exception, code: int, debug: bool, hint: str = "") -> None:
     """Print an error and exit with `code`; if `debug` is True, raise it instead."""
     if debug:
@@ -97,6 +107,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     registry.add_to(app)
     app.command(name="run-task", hidden=True)(run_task)
     models.add_descriptions_to(app, settings)
+    project.add_to(app)
     system.add_to(app)
     app.add_typer(data.build_app(), name="data")
     add_switches(app)

@@ -9,8 +9,9 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from eyevsai import config
-from eyevsai.cli.completion import find_completer
+from eyevsai.cli.completion import find_completer, is_completing
 from eyevsai.cli.parsing import BOOL, SWITCHES, Command, Group, positional_arguments, with_hyphens
+from eyevsai.core.call_settings import CallSettings
 from eyevsai.core.errors import UserError
 from eyevsai.core.model_ref import parse_model
 from eyevsai.core.settings import Setting, Settings, as_flag, list_settings
@@ -23,6 +24,7 @@ from eyevsai.models.factory import FAMILIES
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.reports.settings import ReportSettings
 from eyevsai.tuning.settings import TuneSettings
+from eyevsai.workflows.config_source import find_model
 
 S = TypeVar("S", bound=Settings)
 # context of commands whose options depend on the model; `eyevsai.cli.words` rejects others
@@ -31,10 +33,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def peek_settings(arguments: Sequence[str]) -> tuple[Setting, ...]:
-    """Return the settings of `train` for the --model and --variation of an unparsed command line.
+    """Return the settings of `train` for the model of an unparsed command line.
 
-    If the model does not exist, return the shared settings, so that `--help` works; the command
-    itself reports the error.
+    The model is that of --model and --variation, or else of --config. If it does not exist, return
+    the shared settings, so that `--help` works; the command itself reports the error.
     """
     model, variation = (
         _peek_option(arguments, "model") or _peek_described(arguments),
@@ -42,6 +44,12 @@ def peek_settings(arguments: Sequence[str]) -> tuple[Setting, ...]:
     )
     is_help = "--help" in arguments
     try:
+        command = next((name for name in ("train", "tune") if name in arguments), None)
+        source = _peek_option(arguments, "config")
+        if command and source and not is_completing():
+            options = {"config": source, "model": model, "variation": variation}
+            chosen = find_model(options, command)
+            model, variation = chosen.get("model"), chosen.get("variation")
         return config.train_settings(
             model or (None if is_help else config.ModelChoice().model), variation
         )
@@ -149,22 +157,25 @@ def entry_points() -> dict[str, tuple[Setting, ...]]:
         "report": ReportSettings,
         "data": DownloadSettings,
     }
-    trained = {"train": train, "tune": (*train, *list_settings(TuneSettings))}
-    return trained | {name: list_settings(part) for name, part in declared.items()}
+    entries = {name: list_settings(part) for name, part in declared.items()}
+    entries["train_all"] += list_settings(CallSettings)
+    return {"train": train, "tune": (*train, *list_settings(TuneSettings)), **entries}
 
 
 def drop_empty(entry: str, arguments: Sequence[str]) -> list[str]:
     """Return the words of an entry point's command line without empty optional parameters.
 
-    `mlflow run` passes an empty text for each parameter that is not set.
+    `mlflow run` passes an empty text for each parameter that is not set, or its default. Defaults
+    are omitted too if `config` is set, because an option would override its value.
     """
-    optional = {
-        each.flag for each in entry_points()[entry] if each.parameter and each.default is None
-    }
+    declared = {each.flag: each for each in entry_points()[entry] if each.parameter}
+    has_config = bool(_peek_option(arguments, "config"))
     words, index = list[str](), 0
     while index < len(arguments):
-        is_empty = list(arguments[index + 1 : index + 2]) == [""]
-        if with_hyphens(arguments[index]) in optional and is_empty:
+        setting = declared.get(with_hyphens(arguments[index]))
+        value = "".join(arguments[index + 1 : index + 2])
+        is_empty = value == "" and setting is not None and setting.default is None
+        if is_empty or (has_config and setting is not None and setting.is_default(value)):
             index += 2
         else:
             words.append(arguments[index])

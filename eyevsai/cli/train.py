@@ -19,12 +19,14 @@ from eyevsai.cli.options import (
 from eyevsai.cli.output import format_view_hint
 from eyevsai.cli.parsing import with_hyphens
 from eyevsai.cli.words import check_extra_arguments, take_folder
+from eyevsai.core.call_settings import CallSettings
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.settings import Setting, format_flags, list_settings
 from eyevsai.executors.settings import ExecutorSettings, TrainAllSettings
+from eyevsai.workflows.config_source import with_config
 from eyevsai.workflows.startup import starting
 from eyevsai.workflows.sweep.settings import compose_train_all
-from eyevsai.workflows.tune.settings import compose_tune, tune_settings
+from eyevsai.workflows.tune.settings import compose_tune, tune_settings, tune_settings_of
 
 # settings of `train` that `train-all` does not have
 SINGLE_RUN_ONLY = (
@@ -66,7 +68,7 @@ def train(context: typer.Context, **values: Any) -> None:
     `mlflow run . -e train -P model=deep_v1` does the same in a run that MLflow creates; -P sets any
     option: -P lr=0.001.
     """
-    values = take_folder(context, values)
+    values = with_config(take_folder(context, values), "train", config.train_settings)
     check_extra_arguments(context, values)
     composed = config.compose_train(values)
     from eyevsai.workflows.distributed.rank import rank_from_env
@@ -78,7 +80,7 @@ def train(context: typer.Context, **values: Any) -> None:
         run_worker(composed, rank)
         return
     configure_logging()
-    with starting(composed.data, composed.run, composed.model.settings):
+    with starting(composed.data, composed.run, composed.model.settings, composed.call):
         from eyevsai.workflows.train.train import train as job
 
     result = job(composed, config.take_run_id(), rank)
@@ -97,12 +99,13 @@ def tune(context: typer.Context, **values: Any) -> None:
     An existing study of the same name is resumed. `train` uses the best settings of a study.
     """
     check_no_train_options(context.args)
-    values = take_folder(context, values)
+    values = with_config(take_folder(context, values), "tune", tune_settings_of)
     check_extra_arguments(context, values)
     composed = compose_tune(values)
     configure_logging()
     trials = composed.trials
-    with starting(trials.data, trials.run, trials.model.settings, composed.tuning):
+    parts = (trials.data, trials.run, trials.model.settings, composed.tuning, composed.call)
+    with starting(*parts):
         from eyevsai.workflows.tune.tune import tune as job
 
     result = job(composed, config.take_run_id())
@@ -120,13 +123,14 @@ def train_all(as_json: Json = False, **values: Any) -> None:
     Jobs that were completed with the same settings, data and code are skipped. Options of train
     apply to all models that have them. Exit code 1 if a job failed; the other jobs are completed.
     """
+    values = with_config(values, "train-all", lambda *_: train_all_settings())
     settings = config.compose(TrainAllSettings, values)
     if settings.generate_reports_only:
         _write_reports(settings, as_json)
         return
     composed = compose_train_all(values)
     configure_logging()
-    with starting(composed.sweep, state_dir=composed.state_dir, is_silent=as_json):
+    with starting(composed.sweep, composed.call, state_dir=composed.state_dir, is_silent=as_json):
         from eyevsai.workflows.sweep.train_all import train_all as job
 
     result = job(composed, config.take_run_id())
@@ -163,7 +167,8 @@ def train_all_settings() -> tuple[Setting, ...]:
     Settings of `train` for a single run are omitted. If several models have a setting of the same
     name, the first one is returned.
     """
-    sweep_settings = (*list_settings(TrainAllSettings), *list_settings(ExecutorSettings))
+    own = (TrainAllSettings, ExecutorSettings, CallSettings)
+    sweep_settings = [setting for part in own for setting in list_settings(part)]
     settings = {setting.name: setting for setting in sweep_settings}
     for setting in config.all_train_settings():
         if setting.name not in SINGLE_RUN_ONLY:

@@ -65,7 +65,8 @@ ARTIFACTS = (
     "writes the model."
 )
 THREADS = "Images are decoded in parallel without an option; --threads limits CPU threads."
-STORE = "Runs are stored with MLflow: set MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME."
+STORE = "Runs are stored with MLflow: set MLFLOW_TRACKING_URI, and use --experiment NAME."
+EXPERIMENT = "Use --experiment."
 
 # option of other tools: what to use instead. `COMMAND --option` applies to that command only.
 OPTIONS = {
@@ -85,8 +86,7 @@ OPTIONS = {
     "--workers": THREADS,
     "--num_workers": THREADS,
     "--project": STORE,
-    "--experiment": STORE,
-    "--experiment_name": STORE,
+    "--experiment_name": EXPERIMENT,
     "--tracking_uri": STORE,
     "--log_dir": STORE,
     "train --output": ARTIFACTS,
@@ -151,7 +151,6 @@ COMMANDS = {
     "info": "Use: eyevsai describe FAMILY/VARIATION, or eyevsai doctor.",
     "delete": "Use: eyevsai cleanup.",
     "gc": "Use: eyevsai cleanup.",
-    "init": "Use: eyevsai doctor --init.",
     "version": "Use: eyevsai --version.",
     "help": "Use: eyevsai --help.",
     "registry list": "Use: eyevsai registry status.",

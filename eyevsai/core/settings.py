@@ -152,6 +152,13 @@ class Setting:
         self.check(value, display_name)
         return value
 
+    def is_default(self, text: str) -> bool:
+        """Return True if a text from the command line is the default; False if it is invalid."""
+        try:
+            return bool(self.parse(text) == self.default)
+        except UserError:
+            return False
+
     def coerce(self, value: Any) -> Any:
         """Convert a value from Python code to the type of this setting.
 

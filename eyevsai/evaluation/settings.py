@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from eyevsai.core.call_settings import Experiment
 from eyevsai.core.errors import UserError
 from eyevsai.core.model_ref import VERSION_FORMS, ModelRef, parse_model, run_ref
 from eyevsai.core.settings import (
@@ -42,6 +43,7 @@ class SourceModelSettings(Settings):
         Doc("Folder for decoded pixels and features; by default that of the run."),
     ] = None
     state_dir: StateDir = STATE_DIR
+    experiment: Experiment = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from eyevsai.core.call_settings import Experiment
 from eyevsai.core.settings import STATE_DIR, Doc, Parameter, Range, Settings, StateDir
 
 
@@ -45,3 +46,4 @@ class ReportSettings(Settings):
     ] = None
     output: Annotated[str, Doc("Output folder.")] = "reports"
     state_dir: StateDir = STATE_DIR
+    experiment: Experiment = None

@@ -20,14 +20,13 @@ def deleted_experiment_error(experiment: Experiment, selection: str = "") -> Use
     `selection` is the environment variable that selects it, with its value; empty if none does.
     """
     selected = f", which {selection} selects," if selection else ", which new runs use by default,"
-    other = (
-        f"Change {selection.partition('=')[0]}, or restore the experiment"
-        if selection
-        else "Select another one with MLFLOW_EXPERIMENT_NAME, or restore it"
-    )
+    other = "Select another one with --experiment or MLFLOW_EXPERIMENT_NAME"
+    if selection.startswith("MLFLOW_EXPERIMENT_ID"):
+        other = f"Change {selection.partition('=')[0]}"
+    number = experiment.experiment_id
     return UserError(
-        f"The experiment {experiment.name} (id {experiment.experiment_id}){selected} was deleted. "
-        f"{other} with its runs: mlflow experiments restore -x {experiment.experiment_id}"
+        f"The experiment {experiment.name} (id {number}){selected} was deleted. {other}, or "
+        f"restore it with its runs: mlflow experiments restore -x {number}"
     )
 
 

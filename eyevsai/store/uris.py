@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -19,6 +20,8 @@ SQLITE_URI = re.compile(r"sqlite(\+\w+)?:///[^?#]+")
 # host without a scheme: with a port, or certainly no folder
 HOST = re.compile(r"([\w.-]+:\d+|localhost|\d+(\.\d+){3})(/.*)?")
 VARIABLE = "MLFLOW_TRACKING_URI"
+EXPERIMENT_NAME, EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
+MAX_EXPERIMENT_LENGTH = 256  # characters that MLflow's databases store
 
 
 def find_store() -> str:
@@ -107,6 +110,23 @@ def _file_store_error(uri: str) -> UserError:
         f"The store {folder} is a plain-file store, which MLflow no longer supports. {reason}"
         "Choose one:\n" + "\n".join(ways)
     )
+
+
+def select_experiment(name: str) -> None:
+    """Make an experiment that of new runs, also of the processes that this one starts.
+
+    Child processes and executors pass on MLflow's environment variables.
+
+    Raises:
+        UserError: the name is too long.
+    """
+    if len(name) > MAX_EXPERIMENT_LENGTH:
+        raise UserError(
+            f"--experiment {name[:20]}... has {len(name)} characters. Use at most "
+            f"{MAX_EXPERIMENT_LENGTH}."
+        )
+    os.environ[EXPERIMENT_NAME] = name
+    os.environ.pop(EXPERIMENT_ID, None)
 
 
 def mask_password(uri: str) -> str:

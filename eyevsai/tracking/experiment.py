@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 from functools import partial
 from typing import Any
 
@@ -16,11 +17,11 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.retry import retry_on_conflict
 from eyevsai.store.backend import MISSING_OR_INVALID, raising_on_denial
 from eyevsai.store.deleted_runs import deleted_experiment_error
+from eyevsai.store.uris import EXPERIMENT_ID, EXPERIMENT_NAME
 
 log = logging.getLogger("eyevsai")
 
 DEFAULT_ID = "0"
-NAME_VARIABLE, ID_VARIABLE = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
 NOTE = "mlflow.note.content"  # the tag that the UI shows above an experiment's runs
 KIND = ("mlflow.experimentKind", "custom_model_development")  # which pages the UI shows
 VIEW_ID, VIEW_NAME = "eyevsai", "Best first"
@@ -56,7 +57,7 @@ def find_experiment(client: MlflowClient) -> str:
     """
     experiment_id = _select_experiment(client)
     if experiment_id is None:
-        return retry_on_conflict(partial(_find_or_create, client, os.environ[NAME_VARIABLE]))
+        return retry_on_conflict(partial(_find_or_create, client, os.environ[EXPERIMENT_NAME]))
     return experiment_id
 
 
@@ -66,19 +67,61 @@ def check_experiment(tracking_uri: str) -> None:
         _select_experiment(MlflowClient(tracking_uri=tracking_uri))
 
 
+def check_given_experiment(tracking_uri: str, run_id: str) -> None:
+    """Raise UserError if `--experiment` names another experiment than that of a given run.
+
+    `mlflow run` creates its run in the experiment whose id it passes on; `--experiment` replaces
+    that id by a name.
+    """
+    if experiment := _find_other_experiment(MlflowClient(tracking_uri=tracking_uri), run_id):
+        name = os.environ[EXPERIMENT_NAME]
+        raise UserError(
+            f"--experiment {name} contradicts the run {run_id}, which `mlflow run` created in the "
+            f"experiment {experiment}. Use: mlflow run --experiment-name {shlex.quote(name)}"
+        )
+
+
+def warn_if_elsewhere(client: MlflowClient, run_id: str) -> None:
+    """Log a warning if a resumed run is in another experiment than the one that is selected."""
+    if experiment := _find_other_experiment(client, run_id):
+        log.warning(
+            "Run %s stays in the experiment %s: a resumed run is not moved to %s.",
+            run_id,
+            experiment,
+            os.environ[EXPERIMENT_NAME],
+        )
+
+
+def _find_other_experiment(client: MlflowClient, run_id: str) -> str | None:
+    """Return the experiment of a run if another one is selected by name, else None.
+
+    Returns None for a run that does not exist, which other checks report.
+    """
+    name = os.environ.get(EXPERIMENT_NAME)
+    if not name or EXPERIMENT_ID in os.environ:
+        return None
+    try:
+        experiment = client.get_experiment(client.get_run(run_id).info.experiment_id)
+    except MlflowException as error:
+        if error.error_code not in MISSING_OR_INVALID:
+            raise
+        return None
+    return None if experiment.name == name else str(experiment.name)
+
+
 def _select_experiment(client: MlflowClient) -> str | None:
     """Return the id of the experiment of new runs; None if the first run creates it.
 
     Raises:
         UserError: the experiment was deleted, or there is none of this id.
     """
-    name, experiment_id = os.environ.get(NAME_VARIABLE), os.environ.get(ID_VARIABLE)
+    name, experiment_id = os.environ.get(EXPERIMENT_NAME), os.environ.get(EXPERIMENT_ID)
     if name and not experiment_id:
         experiment = client.get_experiment_by_name(name)
-        selection = f"{NAME_VARIABLE}={name}"
+        selection = f"--experiment or {EXPERIMENT_NAME}"
     else:
         experiment = _get_experiment(client, experiment_id or DEFAULT_ID)
-        selection = f"{ID_VARIABLE}={experiment_id}" if experiment_id else ""
+        selection = f"{EXPERIMENT_ID}={experiment_id}" if experiment_id else ""
         if experiment is None:
             raise _missing_experiment(experiment_id)
     if experiment is None:
@@ -103,11 +146,11 @@ def _missing_experiment(experiment_id: str | None) -> UserError:
     if experiment_id is None:
         return UserError(
             f"The store has no experiment {DEFAULT_ID}, which new runs use by default. Select "
-            f"another one: export {NAME_VARIABLE}=NAME"
+            f"another one: export {EXPERIMENT_NAME}=NAME"
         )
     return UserError(
-        f"There is no experiment {experiment_id}, which {ID_VARIABLE}={experiment_id} selects. "
-        f"Set {ID_VARIABLE} to an id that `mlflow experiments search` lists, or unset it."
+        f"There is no experiment {experiment_id}, which {EXPERIMENT_ID}={experiment_id} selects. "
+        f"Set {EXPERIMENT_ID} to an id that `mlflow experiments search` lists, or unset it."
     )
 
 

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,16 @@ from mlflow import MlflowClient
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, TerminationRequested, TrialPruned, UserError
 from eyevsai.core.logging import FILE_ONLY
+from eyevsai.core.settings import Setting
 from eyevsai.store.backend import raising_on_denial
-from eyevsai.store.given_run import check_given_run, name_given_run, tag_given_run
+from eyevsai.store.given_run import (
+    check_given_run,
+    copy_origin,
+    has_logged_defaults,
+    mark_replaced,
+    name_given_run,
+    tag_given_run,
+)
 from eyevsai.store.run_dir import REJECTED, STORE, RunDir, check_state_dir
 from eyevsai.store.tags import (
     JOB,
@@ -35,7 +43,7 @@ from eyevsai.store.tags import (
     TERMINATION_REASON,
 )
 from eyevsai.store.uris import canonical_uri, mask_password
-from eyevsai.tracking.experiment import describe_experiment, find_experiment
+from eyevsai.tracking.experiment import describe_experiment, find_experiment, warn_if_elsewhere
 from eyevsai.tracking.liveness import HEARTBEAT_S, owner_tags
 from eyevsai.tracking.owner_marks import mark_run
 from eyevsai.tracking.run import FLUSH_TIMEOUT_S, Run, SyncError, now_ms, open_run
@@ -62,6 +70,7 @@ def start_run(
     given_run_id: str | None = None,
     resumed_run_id: str | None = None,
     extends: bool = False,
+    changed: Collection[Setting] = (),
     stop: CancellationToken | None = None,
 ) -> Iterator[Run]:
     """Start or resume a run, and end it with the status of the block.
@@ -78,6 +87,9 @@ def start_run(
             With `resumed_run_id` it is only tagged, and `reap_stale_runs` deletes it later.
         resumed_run_id: earlier run to resume.
         extends: also resume a finished run, for example a study for more trials.
+        changed: parameters of MLproject that `--config` sets to other values than the defaults. A
+            given run that has logged such a default is only tagged: a new run replaces it, because
+            MLflow cannot change a parameter.
         stop: cancellation token; a cancellation is deferred while the run ends.
 
     Raises:
@@ -90,7 +102,13 @@ def start_run(
     check_state_dir(state_dir)  # before a run is created
     client = MlflowClient(tracking_uri=tracking_uri)
     run_tags = {SCHEMA: str(SCHEMA_VERSION), **tags, **owner_tags()}
+    replaced = None
+    if given_run_id and not resumed_run_id and has_logged_defaults(client, given_run_id, changed):
+        replaced, given_run_id = given_run_id, None
+        run_tags = copy_origin(client, replaced) | run_tags
     run_id = _find_or_create(client, name, run_tags, given_run_id, resumed_run_id)
+    if replaced:
+        mark_replaced(client, replaced, run_id, owner_tags())
     folder = RunDir(state_dir, run_id)
     with folder.lock():
         # so that a cleanup of another store does not delete the directory as an orphan
@@ -227,6 +245,7 @@ def _resume(run: Run, tags: dict[str, Any], given_run_id: str | None, *, extends
         run.folder.delete()
         raise UserError(f"Run {run.run_id} has finished meanwhile: there is nothing to resume.")
     stored_tags = stored_run.data.tags
+    warn_if_elsewhere(run.client, run.run_id)
     run.folder.remove(REJECTED)
     # The heartbeat, because the end time of a stale run is the time of its detection.
     paused_s = time.time() - (run.folder.last_heartbeat() or time.time())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eyevsai.core.paths import expand
-from eyevsai.core.settings import Settings
+from eyevsai.core.settings import Setting, Settings
 from eyevsai.registry.lookup import check_not_reserved
 from eyevsai.store.backend import open_store, raising_on_denial
 from eyevsai.store.schema import check_run_dirs
 from eyevsai.store.tags import PRUNED_FROM
-from eyevsai.tracking.experiment import check_experiment
+from eyevsai.tracking.experiment import check_experiment, check_given_experiment
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.tracking.run_metrics import PARTS
@@ -65,11 +65,14 @@ class JobContext:
         """URI of the tracking store; the first access opens it and reaps stale runs.
 
         Raises:
-            UserError: the store is unusable, or the experiment of new runs was deleted.
+            UserError: the store is unusable, the experiment of new runs was deleted, or it is not
+                that of the run of `mlflow run`.
         """
         tracking_uri = open_store_and_reap(self.state_dir)
         if self.creates_runs and self.run_id is None:
             check_experiment(tracking_uri)
+        elif self.creates_runs:
+            check_given_experiment(tracking_uri, str(self.run_id))
         return tracking_uri
 
     @contextmanager
@@ -81,6 +84,7 @@ class JobContext:
         resumed: str | None = None,
         extends: bool = False,
         is_additional: bool = False,
+        changed: Collection[Setting] = (),
     ) -> Iterator[Run]:
         """Start the run of the workflow; its status follows from how the block ends.
 
@@ -93,6 +97,7 @@ class JobContext:
             resumed: id of an earlier run to resume; None to start a new run.
             extends: resume it even if it has finished.
             is_additional: create a new run even if `mlflow run` created one for this call.
+            changed: parameters of MLproject that `--config` sets to other values than the defaults.
 
         Raises:
             UserError: the version in the tags `model_uri` or `PRUNED_FROM` is being deleted.
@@ -109,6 +114,7 @@ class JobContext:
                         given_run_id=None if is_additional else self.run_id,
                         resumed_run_id=resumed,
                         extends=extends,
+                        changed=changed,
                         stop=stop,
                     )
                 )

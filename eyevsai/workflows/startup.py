@@ -24,7 +24,7 @@ from eyevsai.data.folder_layout import read_layout
 from eyevsai.data.settings import DataSettings
 from eyevsai.evaluation.class_map import read_class_map
 from eyevsai.registry.settings import read_policy
-from eyevsai.store.uris import MLRUNS, VARIABLE, check_uri
+from eyevsai.store.uris import MLRUNS, VARIABLE, check_uri, select_experiment
 from eyevsai.tuning.settings import read_space
 
 Values = Mapping[str, Any]
@@ -41,6 +41,8 @@ def starting(
 ) -> Iterator[None]:
     """Check the inputs of a command, and show what is loaded while the block imports its workflow.
 
+    Selects the experiment of new runs, if the settings name one.
+
     Args:
         parts: composed settings of the command.
         modules: libraries that the block imports.
@@ -51,7 +53,10 @@ def starting(
     Raises:
         UserError: an input is unusable.
     """
-    check_inputs({name: value for part in parts for name, value in vars(part).items()} | values)
+    inputs = {name: value for part in parts for name, value in vars(part).items()} | values
+    check_inputs(inputs)
+    if inputs.get("experiment") is not None:
+        select_experiment(inputs["experiment"])
     if has_store:
         check_store()
     with loading(*modules, is_silent=is_silent):

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import gc
 import json
 import shlex
 import sqlite3
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from eyevsai.cli.main import main
+from eyevsai.cli.main import TRITON, freeze_objects, main
 from eyevsai.core.errors import UserError
 from eyevsai.models.factory import FAMILIES, get_family
 from tests.conftest import Eyevsai, write_images
@@ -337,3 +340,16 @@ def test_operations_are_counted_as_by_hand(eyevsai: Eyevsai) -> None:
         9 * a * b * side**2 for a, b, side in zip(widths, widths[1:], sides, strict=False)
     ]
     assert described["flops"] == 2 * (sum(convolutions) + 32 * 5)
+
+
+def test_objects_are_collected_at_the_exit_if_triton_counts_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = list[str]()
+    monkeypatch.setattr(gc, "freeze", lambda: calls.append("freeze"))
+    monkeypatch.setitem(sys.modules, TRITON, ModuleType(TRITON))
+    freeze_objects()
+    assert calls == []
+    monkeypatch.delitem(sys.modules, TRITON)
+    freeze_objects()
+    assert calls == ["freeze"]

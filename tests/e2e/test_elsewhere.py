@@ -1,77 +1,34 @@
-"""A version on another machine: MLflow makes its environment, from a folder without this checkout.
-
-The packages that eyevsai requires come from a local wheelhouse. By default it consists of
-stand-ins: wheels without content, one of which leads to the packages of the tests' environment.
-With EYEVSAI_TEST_WHEELHOUSE, a folder of real wheels, these are installed.
-"""
+"""A version on another machine: MLflow makes its environment, in a folder without this checkout."""
 
 from __future__ import annotations
 
 import base64
 import json
 import os
-import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 import urllib.request
-import zipfile
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
 
 import eyevsai
 from tests.conftest import find_port
+from tests.wheelhouse import REAL, make_machine
 
 VERSION = "models:/stripes-deep_v1-standard/1"
 TIMEOUT_S = 240
 
 
-def write_stand_in(folder: Path, requirement: Requirement, files: dict[str, str]) -> None:
-    """Write a wheel of the pinned version with the given files and without requirements."""
-    (pin,) = requirement.specifier
-    stem = f"{requirement.name.replace('-', '_')}-{pin.version}"
-    about = f"{stem}.dist-info"
-    files |= {
-        f"{about}/METADATA": (
-            f"Metadata-Version: 2.1\nName: {requirement.name}\nVersion: {pin.version}\n"
-        ),
-        f"{about}/WHEEL": (
-            "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        ),
-    }
-    files[f"{about}/RECORD"] = "".join(f"{path},,\n" for path in [*files, f"{about}/RECORD"])
-    with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as archive:
-        for path, text in files.items():
-            archive.writestr(path, text)
-
-
-def write_wheelhouse(folder: Path, model: Path) -> Path:
-    """Write a stand-in for each package that the environment of a model needs."""
-    folder.mkdir()
-    pins = [
-        line
-        for line in (model / "requirements.txt").read_text().splitlines()
-        if not line.startswith("-")
-    ]
-    pins += yaml.safe_load((model / "python_env.yaml").read_text())["build_dependencies"]
-    for requirement in map(Requirement, pins):
-        files = {}
-        if requirement.name == "mlflow":
-            # a path in a .pth file comes after site-packages, and .pth files in it are not read:
-            # neither hides the eyevsai that is installed, nor leads to an editable one
-            files["tests_environment.pth"] = f"{sysconfig.get_path('purelib')}\n"
-            about = f"mlflow-{metadata.version('mlflow')}.dist-info"
-            scripts = "[console_scripts]\nuvicorn = uvicorn.main:main\n"
-            files[f"{about}/entry_points.txt"] = scripts
-        write_stand_in(folder, requirement, files)
-    return folder
+def read_requirements(model: Path) -> list[str]:
+    """Return what the environment of a model needs, without eyevsai."""
+    lines = (model / "requirements.txt").read_text().splitlines()
+    build = yaml.safe_load((model / "python_env.yaml").read_text())["build_dependencies"]
+    return [*(line for line in lines if not line.startswith("-")), *build]
 
 
 @pytest.fixture
@@ -82,30 +39,12 @@ def workplace(trained: Path) -> Path:
 @pytest.fixture
 def environment(workplace: Path, tmp_path: Path) -> dict[str, str]:
     """Variables of another machine: an empty HOME, no checkout, packages from a folder."""
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if uv is None:
-        pytest.skip("no uv here: pip install uv")
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "uv").symlink_to(uv)
-    python = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    (tmp_path / "bin" / python).symlink_to(Path(sys.executable).resolve())
-    home, model = tmp_path / "home", model_dir()
-    home.mkdir()
-    wheelhouse = os.environ.get("EYEVSAI_TEST_WHEELHOUSE")
-    env = {
-        "PATH": f"{tmp_path / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin",
-        "HOME": str(home),
-        "MLFLOW_TRACKING_URI": f"sqlite:///{workplace / 'mlflow.db'}",
-        "OMP_NUM_THREADS": "1",
-        "UV_OFFLINE": "1",
-        "UV_NO_INDEX": "1",
-        "UV_CACHE_DIR": str(tmp_path / "uv"),
-        "UV_PYTHON_DOWNLOADS": "never",
-        "UV_FIND_LINKS": wheelhouse or str(write_wheelhouse(tmp_path / "wheelhouse", model)),
-    }
-    if wheelhouse:
+    model = model_dir()
+    env = make_machine(tmp_path, read_requirements(model))
+    env["MLFLOW_TRACKING_URI"] = f"sqlite:///{workplace / 'mlflow.db'}"
+    if wheelhouse := os.environ.get(REAL):
         done = subprocess.run(
-            [uv, "pip", "compile", "--quiet", "requirements.txt"],
+            ["uv", "pip", "compile", "--quiet", "requirements.txt"],
             cwd=model,
             env=env,
             capture_output=True,

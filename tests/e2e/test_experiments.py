@@ -13,7 +13,8 @@ from tests.conftest import TINY, TINY_NETWORK, TRAINED, Eyevsai
 NAME = TRAINED["deep_v1"]
 DEFAULT_DELETED = (
     "The experiment Default (id 0), which new runs use by default, was deleted. Select another one "
-    "with MLFLOW_EXPERIMENT_NAME, or restore it with its runs: mlflow experiments restore -x 0"
+    "with --experiment or MLFLOW_EXPERIMENT_NAME, or restore it with its runs: "
+    "mlflow experiments restore -x 0"
 )
 
 
@@ -61,9 +62,9 @@ def test_experiment_of_a_variable_is_named_with_the_variable(
         ({"MLFLOW_EXPERIMENT_ID": "x"}, "no experiment x, which MLFLOW_EXPERIMENT_ID=x selects"),
         (
             {"MLFLOW_EXPERIMENT_NAME": "old"},
-            f"old (id {deleted}), which MLFLOW_EXPERIMENT_NAME=old selects, was deleted. Change "
-            "MLFLOW_EXPERIMENT_NAME, or restore the experiment with its runs: mlflow experiments "
-            f"restore -x {deleted}",
+            f"old (id {deleted}), which --experiment or MLFLOW_EXPERIMENT_NAME selects, was "
+            "deleted. Select another one with --experiment or MLFLOW_EXPERIMENT_NAME, or restore "
+            f"it with its runs: mlflow experiments restore -x {deleted}",
         ),
         (
             {"MLFLOW_EXPERIMENT_ID": deleted},

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from eyevsai.config import ResumeSettings, TunedSettings, compose_train, train_settings
+from eyevsai.core.call_settings import CallSettings
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Range, list_settings
 from eyevsai.models.factory import FAMILIES, get_family
@@ -34,9 +35,8 @@ def test_environment_goes_before_default_and_after_flag(monkeypatch: pytest.Monk
 def test_the_flat_configuration_is_complete_and_plain() -> None:
     flat = compose_train({}).flat()
     # where a run's settings come from, and how a call goes on, are no settings of the run
-    call = {
-        setting.name for part in (ResumeSettings, TunedSettings) for setting in list_settings(part)
-    }
+    parts = (ResumeSettings, TunedSettings, CallSettings)
+    call = {setting.name for part in parts for setting in list_settings(part)}
     assert set(flat) == {setting.name for setting in train_settings("deep_v1", "standard")} - call
     assert json.loads(json.dumps(flat)) == flat
 
@@ -110,7 +110,7 @@ def test_names_are_unique_and_search_stays_inside_what_is_allowed(
 @pytest.mark.parametrize(("family", "variation"), ALL)
 def test_what_mlproject_declares_is_never_tuned(family: str, variation: str) -> None:
     declared = {setting.name for setting in train_settings(family, variation) if setting.parameter}
-    assert declared == {"model", "dataset", "data", "seed"}
+    assert declared == {"model", "dataset", "data", "seed", "config"}
     own = list_settings(get_family(family).variations[variation].settings)
     assert not any(setting.parameter for setting in own)
 

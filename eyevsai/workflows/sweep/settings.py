@@ -18,6 +18,7 @@ from eyevsai.config import (
     find_state_dir,
     train_settings,
 )
+from eyevsai.core.call_settings import CallSettings
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName, choose_listed
 from eyevsai.core.paths import expand
@@ -46,6 +47,7 @@ class TrainAllConfig:
     executor: ExecutorSettings
     explicit: Mapping[str, Any]  # settings of `train` that the user set, for all models
     jobs: Sequence[SweepJob]
+    call: CallSettings
 
     @property
     def state_dir(self) -> Path:
@@ -65,14 +67,18 @@ def compose_train_all(values: Mapping[str, Any]) -> TrainAllConfig:
         UserError: a name is unknown, a value is not allowed, or a list contains an unknown model,
             dataset or format.
     """
-    _, explicit = split_settings(values, TrainAllSettings, ExecutorSettings)
+    _, explicit = split_settings(values, TrainAllSettings, ExecutorSettings, CallSettings)
     settings = compose(TrainAllSettings, values)
     if settings.export is not None:
         parse_formats(settings.export)
     if settings.run_tuning and "tuned" in values:
         raise UserError("--tuned cannot be combined with --run-tuning. Use only one of them.")
     return TrainAllConfig(
-        settings, compose(ExecutorSettings, values), explicit, compose_jobs(settings, explicit)
+        settings,
+        compose(ExecutorSettings, values),
+        explicit,
+        compose_jobs(settings, explicit),
+        compose(CallSettings, values),
     )
 
 

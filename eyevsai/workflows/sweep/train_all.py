@@ -12,6 +12,7 @@ from typing import Any
 from eyevsai.config import compose
 from eyevsai.core.errors import JobError
 from eyevsai.core.names import ModelName
+from eyevsai.core.settings import list_settings
 from eyevsai.executors.base import State, Status, Task
 from eyevsai.executors.factory import count_cpus, make_executor
 from eyevsai.executors.settings import TrainAllSettings
@@ -19,6 +20,7 @@ from eyevsai.formats.factory import parse_formats
 from eyevsai.registry.settings import CleanupSettings
 from eyevsai.registry.versions import TESTED, exports_of
 from eyevsai.reports.settings import ReportSettings
+from eyevsai.store.run_dir import CONFIG
 from eyevsai.store.tags import JOB
 from eyevsai.tracking.run import Run
 from eyevsai.workflows.job_context import job_context
@@ -74,8 +76,13 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> SweepResult:
             f"train {count} models" if count > 1 else "train 1 model",
             {JOB: "train_all"},
         )
-        with job.start_run(title, tags) as run:
-            run.log_params({**config.explicit, **vars(config.sweep), **vars(config.executor)})
+        changed = config.call.changed_parameters(
+            vars(config.sweep), list_settings(TrainAllSettings)
+        )
+        with job.start_run(title, tags, changed=changed) as run:
+            settings = {**config.explicit, **vars(config.sweep), **vars(config.executor)}
+            run.log_params(settings)
+            run.log_dict(CONFIG, settings)
             tasks, cached = _plan_tasks(config, tracking_uri, fingerprints, run.run_id)
             with Dashboard(run, tracking_uri, cached) as dashboard:
                 try:

@@ -72,7 +72,7 @@ def restore_config(config: TrainConfig, run_dir: RunDir) -> TrainConfig:
     run = replace(original.run, state_dir=config.run.state_dir)  # contains the checkpoint
     class_change = original.data.class_change or config.data.class_change
     data = replace(original.data, class_change=class_change)
-    return replace(original, run=run, data=data, resume=config.resume)
+    return replace(original, run=run, data=data, resume=config.resume, call=config.call)
 
 
 def _check_run_id(run_id: str) -> str:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from eyevsai.config import TrainConfig
+from eyevsai.config import TrainConfig, shared_settings
 from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import load_dataset
 from eyevsai.registry.registration import check_name
@@ -98,7 +98,8 @@ def train(
         title = config.run.run_name or str(name)
         all_tags = {JOB: "train", **vars(name), **tags}
         resumed_id = resumed.run_id if resumed else None
-        with job.start_run(title, all_tags, resumed=resumed_id) as run:
+        changed = config.call.changed_parameters(config.flat(), shared_settings())
+        with job.start_run(title, all_tags, resumed=resumed_id, changed=changed) as run:
             session = TrainingSession(config, learner, data, name, run)
             return _fit_and_register(
                 session, job.stop, started_at, setting_tags, is_resumed=bool(resumed)

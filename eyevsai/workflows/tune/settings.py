@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from eyevsai.config import (
     check_no_train_settings,
     compose,
     compose_train,
+    train_settings,
 )
+from eyevsai.core.call_settings import CallSettings
 from eyevsai.core.paths import expand
 from eyevsai.core.settings import Setting, list_settings, split_settings
 from eyevsai.executors.settings import ExecutorSettings
@@ -33,6 +35,11 @@ def tune_settings(settings: Sequence[Setting]) -> tuple[Setting, ...]:
     )
 
 
+def tune_settings_of(model: str | None, variation: str | None = None) -> tuple[Setting, ...]:
+    """Return the settings of `tune` for a model, selected as with `--model` and `--variation`."""
+    return tune_settings(train_settings(model, variation))
+
+
 @dataclass(frozen=True)
 class TuneConfig:
     """Configuration of `tune`."""
@@ -41,11 +48,22 @@ class TuneConfig:
     explicit: Mapping[str, Any]  # settings of trials that the user set; no trial changes them
     tuning: TuneSettings
     executor: ExecutorSettings
+    call: CallSettings
 
     @property
     def state_dir(self) -> Path:
         """Folder of run state on this machine."""
         return expand(self.trials.run.state_dir)
+
+    def repeatable(self) -> dict[str, Any]:
+        """Return the settings by name with which `tune` repeats the study.
+
+        Of the model settings, only those that the user set: the others are searched, or defaults.
+        """
+        of_model = asdict(self.trials.model.settings).keys() - self.explicit.keys()
+        values = self.trials.flat() | asdict(self.tuning) | asdict(self.executor)
+        omitted = {*of_model, *TRAIN_ONLY}
+        return {name: value for name, value in values.items() if name not in omitted}
 
 
 def compose_tune(values: Mapping[str, Any]) -> TuneConfig:
@@ -55,7 +73,8 @@ def compose_tune(values: Mapping[str, Any]) -> TuneConfig:
         UserError: a name is unknown, or a value is not allowed.
     """
     check_no_train_settings(values)
-    tune_only, explicit = split_settings(values, TuneSettings, ExecutorSettings)
+    tune_only, explicit = split_settings(values, TuneSettings, ExecutorSettings, CallSettings)
     trials = compose_train(explicit, "tune", tune_only)
     tuning, executor = compose(TuneSettings, values), compose(ExecutorSettings, values)
-    return TuneConfig(trials, explicit, tuning, executor)
+    call = compose(CallSettings, values)
+    return TuneConfig(trials, explicit, tuning, executor, call)

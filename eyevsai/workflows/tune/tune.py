@@ -10,11 +10,14 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from eyevsai.config import shared_settings
 from eyevsai.core.errors import JobError
+from eyevsai.core.settings import list_settings
 from eyevsai.evaluation.metric_names import VALID_ACCURACY
 from eyevsai.executors.base import State, Task
 from eyevsai.executors.factory import count_cpus, make_executor
 from eyevsai.registry.classes import hash_classes
+from eyevsai.store.run_dir import CONFIG
 from eyevsai.store.tags import CLASSES_SHA256, COMPLETE_TRIALS, DATASET_DIGEST, JOB
 from eyevsai.tracking.finished_runs import is_active
 from eyevsai.tracking.run import Run
@@ -104,12 +107,16 @@ def _start(opened: OpenStudy, job: JobContext, extra_tags: Mapping[str, str]) ->
         **extra_tags,
     }
     title = config.trials.run.run_name or f"tune {study.name}"
-    with job.start_run(title, tags, resumed=earlier, extends=True) as run:
+    settings = {**config.trials.flat(), **asdict(config.tuning)}
+    declared = (*shared_settings(), *list_settings(TuneSettings))
+    changed = config.call.changed_parameters(settings, declared)
+    with job.start_run(title, tags, resumed=earlier, extends=True, changed=changed) as run:
         if earlier:
             log.info("Resuming study %s with %d trials.", study.name, len(study.started_trials()))
         else:
             study.parent = run.run_id
-            run.log_params({**config.trials.flat(), **asdict(config.tuning)})
+            run.log_params(settings)
+            run.log_dict(CONFIG, config.repeatable())
             run.log_dict("space.json", study.space.describe())
             log_input(run, opened.dataset)
         yield run
