@@ -1,4 +1,4 @@
-# make train: the main job, from a clean clone.  make test: what CI calls.  make check: lint, types, layers, wording.
+# make train: the main job, from a clean clone.  make wheel: dist/, to install anywhere.  make test: what CI calls.  make check: lint, types, layers, wording.
 # make test-fast: in 3 minutes, for each change.  make test: in 10.  make test-all: everything.
 PYTHON ?= python3
 VENV := .venv
@@ -6,11 +6,16 @@ BIN := $(VENV)/bin
 WAIT := @echo "Installing into $(VENV): it takes minutes, and pip says nothing until it is done."
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test test-fast test-all first-hour check format ui docs screenshots bench clean
+.PHONY: train wheel test test-fast test-all first-hour check format ui docs screenshots bench clean
 
 train: $(VENV)/installed
 	eyevsai doctor --init
 	mlflow run . -e train -P model=deep_v1 --env-manager=local
+
+# setuptools would pack files of earlier builds that no longer exist
+wheel: $(VENV)/python
+	rm -rf build/lib
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 PYTEST := python -m pytest -n 2 --dist loadgroup
 

@@ -63,9 +63,9 @@ Text = str | os.PathLike[str]
 def render_checkout_conda(pyproject: dict[str, Any]) -> str:
     """Return the text of conda.yaml: the base dependencies and those of `CONDA_EXTRAS`.
 
-    A pin of `conda-pins` replaces the range of its package, so that all environments that
-    `mlflow run` makes of a commit have one MLflow. The project itself is not listed: uv and virtualenv install these requirements from a temporary
-    folder, and the entry points run from the project's root.
+    A pin of `conda-pins` replaces the range of its package: all environments of a project have one
+    MLflow. The project itself is not listed: uv and virtualenv install these requirements from a
+    temporary folder, and the entry points run from the project's root.
     """
     project, tool = pyproject["project"], pyproject["tool"]["eyevsai"]
     pins = {Requirement(text).name: text for text in tool["conda-pins"]}

@@ -21,15 +21,17 @@ from tests.ranges import EXTRAS, FOLDER, PYTHON, RESOLUTIONS, list_requirements,
 # kept between runs: an environment has 5 GB
 ENVIRONMENTS = Path.home() / ".cache" / "eyevsai-tests" / "ranges"
 LIMIT_S = 1500
-LIST = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
+LIST = (
+    "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()))"
+)
 VERSION = "digits-deep_v1-standard/1"
 Eyevsai = Callable[..., str]
 
 
 def call(command: list[str], folder: Path, env: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
-    return done.stdout
+    finished = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+    assert finished.returncode == 0, f"{command}\n{finished.stdout}{finished.stderr}"
+    return finished.stdout
 
 
 def install(end: str, folder: Path) -> Path:
@@ -78,13 +80,21 @@ def test_wheel_trains_exports_and_promotes_with_both_ends(
         assert str(read_pins(end)[name].specifier) == f"=={versions[name].partition('+')[0]}"
 
     small = ("--dataset", "digits", "--seed", "1")
-    eyevsai("tune", "--model", "deep_v1", *small, "--n-trials", "2", "--trial-epochs", "1")
-    eyevsai("train", "--model", "deep_v1", *small, "--epochs", "2", "--tuned", "false")
+    eyevsai("tune", "--model", "deep_v1", *small, "--n-trials", "2", "--epochs", "1")
+    eyevsai("train", "--model", "deep_v1", *small, "--epochs", "2")
     eyevsai("train", "--model", "shallow", *small)
-    transfer = ("transfer/efficientnet_lite0", *small, "--size", "64", "--epochs", "1")
-    eyevsai("train", *transfer)
+    transfer = (
+        "--model",
+        "transfer/efficientnet_lite0",
+        *small,
+        "--image-size",
+        "64",
+        "--freeze-epochs",
+        "1",
+    )
+    eyevsai("train", *transfer, "--fine-tune-epochs", "1")
     evaluation = json.loads(eyevsai("evaluate", VERSION, "--corruption-images", "20", "--json"))
-    assert evaluation["accuracy"] > 0.5
+    assert evaluation["metrics"]["accuracy"] > 0.5
     for extension in ("onnx", "openvino", "tensorflow"):
         eyevsai("export", VERSION, "--format", extension)
     image = tmp_path / ".cache" / "eyevsai" / "digits" / "7" / "0007.png"

@@ -80,6 +80,7 @@ def test_compose_yaml_has_no_password_and_one_version_of_mlflow() -> None:
     for name in (*SECRETS, "TEAM_HOST"):
         assert f"${{{name}:?" in text
         assert re.search(f"^{name}=$", (ROOT / "deploy" / ".env.example").read_text(), re.MULTILINE)
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (pin,) = [pin for pin in project["dependencies"] if pin.startswith("mlflow==")]
-    assert pin.replace("mlflow", "mlflow[auth]") in project["optional-dependencies"]["server"]
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (pin,) = pyproject["tool"]["eyevsai"]["conda-pins"]
+    server = pyproject["project"]["optional-dependencies"]["server"]
+    assert pin.replace("mlflow", "mlflow[auth]") in server

@@ -1,4 +1,4 @@
-"""The ranges of pyproject.toml have the ends that constraints/ pins and `make test-all` installs."""
+"""Ranges of dependencies: constraints/ pins both ends, which `make test-all` installs."""
 
 from __future__ import annotations
 
