@@ -45,6 +45,7 @@ def test_a_project_has_the_entry_points_of_this_one_and_the_wheel(
     (wheel,) = (path for path in files if path.startswith("wheels/"))
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "entrypoints").glob("*.py")}
     assert files.keys() == {*SHARED, *modules, wheel}
+    assert f'"./{wheel}"' in files["conda.yaml"].decode()
     for path in modules:
         assert files[path] == (ROOT / path).read_bytes()
     assert without_header(files["MLproject"]) == without_header((ROOT / "MLproject").read_bytes())
@@ -126,18 +127,18 @@ def test_a_failed_write_restores_the_folder(
     (tmp_path / "project" / "MLproject").write_text("mine")
     (tmp_path / "project" / ".gitignore").write_text("mine")
     (tmp_path / "project" / "wheels" / "eyevsai-0.0.9-py3-none-any.whl").write_text("mine")
-    before, replace, done = read_files(tmp_path), Path.replace, list[Path]()
+    before, replace, calls = read_files(tmp_path), Path.replace, list[Path]()
 
     def replace_some(path: Path, target: Path) -> Path:
-        done.append(path)
-        if len(done) == moves + 1:
+        calls.append(path)
+        if len(calls) == moves + 1:
             raise error
         return replace(path, target)
 
     monkeypatch.setattr(Path, "replace", replace_some)
     code = 2 if isinstance(error, OSError) else 130
-    said = eyevsai("init", "project", "--force", code=code).stderr
-    assert ("No space left on device" in said) == (code == 2)
+    stderr = eyevsai("init", "project", "--force", code=code).stderr
+    assert ("No space left on device" in stderr) == (code == 2)
     assert read_files(tmp_path) == before
     assert sorted(path.name for path in (tmp_path / "project").iterdir()) == [
         ".gitignore",
