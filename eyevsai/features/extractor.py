@@ -14,7 +14,7 @@ from eyevsai.features.settings import FeatureSettings
 
 CIRCLES = {"8": ((8, 1),), "16": ((16, 2),), "both": ((8, 1), (16, 2))}  # (neighbours, radius)
 LUMA = (19595, 38470, 7471)  # ITU-R BT.601 times 65536, rounded as in Pillow
-VERSION = 2  # part of the feature cache's key: increment it when any feature changes
+VERSION = 3  # part of the feature cache's key: increment it when any feature changes
 BATCH = 4  # images at a time: intermediate results fit into the caches of a CPU core
 
 

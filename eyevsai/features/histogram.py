@@ -32,6 +32,13 @@ class RegionHistogram(nn.Module):
     def forward(self, bins: Tensor, votes: Tensor | None = None) -> Tensor:
         """Return N,rows,columns,bins float32: the votes for each bin divided by the region's area.
 
+        The arguments are those of `sum_votes`.
+        """
+        return self.sum_votes(bins, votes) / self.area
+
+    def sum_votes(self, bins: Tensor, votes: Tensor | None = None) -> Tensor:
+        """Return N,rows,columns,bins float32: the votes for each bin.
+
         Args:
             bins: N,H,W int64, the bin of each pixel. It is modified in place.
             votes: N,H,W float32, the weight of each pixel; 1 if None.
@@ -47,7 +54,7 @@ class RegionHistogram(nn.Module):
             bins.shape[0], (self.rows * self.columns + 1) * self.bins, device=bins.device
         )
         sums = sums.scatter_add(1, indices, weights)[:, : -self.bins]
-        return sums.view(-1, self.rows, self.columns, self.bins) / self.area
+        return sums.view(-1, self.rows, self.columns, self.bins)
 
 
 class Pyramid(nn.Module):
@@ -62,10 +69,13 @@ class Pyramid(nn.Module):
     def forward(self, bins: Tensor) -> Tensor:
         """Return the relative frequencies N,D float32 of bins N,S,S int64, coarse grids first.
 
-        The histogram of each region sums to 1. `bins` is modified in place.
+        The histogram of each region sums to 1. `bins` is modified in place. Means of four counts
+        are exact in float32, and are divided once: equal frequencies are equal to the last bit, in
+        each runtime. Trees would otherwise split between two roundings of one frequency.
         """
-        finest = self.histogram(bins).permute(0, 3, 1, 2)
+        finest = self.histogram.sum_votes(bins).permute(0, 3, 1, 2)
         grids = [finest]
         for _ in range(1, self.levels):
             grids.append(nn.functional.avg_pool2d(grids[-1], 2))
-        return torch.cat([grid.permute(0, 2, 3, 1).flatten(1) for grid in reversed(grids)], dim=1)
+        counts = [grid.permute(0, 2, 3, 1).flatten(1) for grid in reversed(grids)]
+        return torch.cat(counts, dim=1) / self.histogram.area

@@ -14,6 +14,8 @@ from eyevsai.models.shallow.tensor_module import TensorModule
 
 # added to shares of votes before the logarithm: a class without votes is not impossible
 FLOOR = 0.01
+# distance from a threshold of scikit-learn to ours, larger than the rounding errors of features
+MARGIN = 1e-5
 
 
 class Forest(TensorModule):
@@ -51,6 +53,32 @@ class Forest(TensorModule):
         return self.tensor("distributions")[self.tensor("leaf")[nodes].to(torch.int64)].mean(1)
 
 
+def _separate_thresholds(
+    thresholds: npt.NDArray[np.float64],
+    feature: npt.NDArray[np.int32],
+    inputs: npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """Move each threshold by `MARGIN`: up, or down if the next larger training value is that close.
+
+    scikit-learn's thresholds are midpoints of two training values. Features are shares of pixels,
+    hence other images often have exactly the midpoint, and their branch would depend on the
+    rounding of each runtime. No image of the train split changes its branch: a threshold moves at
+    most half the distance to the next training value.
+    """
+    moved = thresholds.copy()
+    for column in np.unique(feature):
+        nodes = np.flatnonzero(feature == column)
+        values = np.sort(inputs[:, column].astype(np.float32)).astype(np.float64)
+        values = np.concatenate([[-np.inf], values, [np.inf]])
+        place = np.searchsorted(values, thresholds[nodes], side="right")
+        below = (thresholds[nodes] - values[place - 1]) / 2
+        above = (values[place] - thresholds[nodes]) / 2
+        moved[nodes] += np.where(
+            above < MARGIN / 2, -np.minimum(MARGIN, below), np.minimum(MARGIN, above)
+        )
+    return moved
+
+
 def _round_down(values: Tensor) -> Tensor:
     """Return the largest float32 values that do not exceed the float64 `values`."""
     nearest = values.to(torch.float32)
@@ -67,7 +95,7 @@ def fit_forest(
     seed: int,
     threads: int,
 ) -> Forest:
-    """Fit scikit-learn's `RandomForestClassifier`, and convert it.
+    """Fit scikit-learn's `RandomForestClassifier`, and convert it with thresholds off ties.
 
     Args:
         settings: number and size of the trees.
@@ -87,7 +115,11 @@ def fit_forest(
         n_jobs=threads,
     )
     estimator.fit(inputs, labels, sample_weight=weights)
-    return read_forest(estimator)
+    tensors = read_forest(estimator).state_dict()
+    tensors["threshold"] = torch.from_numpy(
+        _separate_thresholds(tensors["threshold"].numpy(), tensors["feature"].numpy(), inputs)
+    )
+    return Forest(**tensors)
 
 
 def read_forest(estimator: Any) -> Forest:

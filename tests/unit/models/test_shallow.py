@@ -31,7 +31,7 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.explanation.permutation_importance import permutation_importance
 from eyevsai.features.extractor import Extractor
 from eyevsai.models.shallow.calibration import fit_temperature
-from eyevsai.models.shallow.forest import read_forest
+from eyevsai.models.shallow.forest import fit_forest, read_forest
 from eyevsai.models.shallow.learner import ShallowLearner
 from eyevsai.models.shallow.projection import fit_projection
 from eyevsai.models.shallow.settings import ForestSettings, ShallowSettings, SvmSettings
@@ -213,6 +213,26 @@ def test_a_forest_votes_as_scikit_learns(
     peer = RandomForestClassifier(20, max_depth=max_depth, random_state=0).fit(features, labels)
     votes = read_forest(peer).votes(torch.from_numpy(others)).numpy()
     np.testing.assert_allclose(votes, peer.predict_proba(others), atol=1e-6)
+
+
+def test_no_image_is_at_a_threshold_of_a_forest() -> None:
+    """The midpoint of two shares of pixels is the share of another image."""
+    random = np.random.default_rng(0)
+    shares = random.integers(0, 50, (200, 4)) * 2 / 100
+    labels = (shares.sum(1) > 2).astype(np.int64)
+    forest = fit_forest(
+        ForestSettings(n_estimators=20), shares, labels, np.ones(200), seed=0, threads=1
+    )
+    peer = RandomForestClassifier(20, min_samples_leaf=1, random_state=0).fit(
+        shares, labels, sample_weight=np.ones(200)
+    )
+    np.testing.assert_allclose(
+        forest.votes(torch.from_numpy(shares)).numpy(), peer.predict_proba(shares), atol=1e-6
+    )
+    others = random.integers(0, 100, (300, 4)) / 100
+    expected = forest.votes(torch.from_numpy(others))
+    for error in (-1e-6, 1e-6):
+        torch.testing.assert_close(forest.votes(torch.from_numpy(others + error)), expected)
 
 
 def test_a_forest_compares_features_in_float32_without_casting_them_back() -> None:
