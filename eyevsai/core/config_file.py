@@ -102,7 +102,7 @@ def _parse_yaml(text: str) -> Iterable[tuple[str, Any]]:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         line = f" in line {mark.line + 1}" if mark else ""
         reason = problem or str(error) or type(error).__name__
-        raise ValueError(f"it is not valid YAML{line}: {reason}") from error
+        raise ValueError(f"its syntax is not valid{line}: {reason}") from error
 
 
 def _read_node(node: Any) -> Any:

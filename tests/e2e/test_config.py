@@ -37,7 +37,7 @@ MISTAKES = {
     "lr: 1\nlr: 2": ("settings.yaml sets lr twice",),
     "image-size: 32\nimage_size: 64": ("settings.yaml sets image_size twice",),
     "train:\n  lr: 1": ("train in settings.yaml has nested values",),
-    "lr: [1": ("settings.yaml cannot be read: it is not valid YAML in line",),
+    "lr: [1": ("settings.yaml cannot be read: its syntax is not valid in line",),
     "- lr": ("settings.yaml cannot be read: it has no lines with KEY: VALUE",),
 }
 
