@@ -14,6 +14,7 @@ from eyevsai.core.paths import expand, is_dir
 from eyevsai.core.settings import as_flag
 from eyevsai.data.catalog import DESCRIPTIONS
 from eyevsai.models.factory import FAMILIES, get_family, resolve_model
+from eyevsai.workflows.command_options import check_other_commands
 
 DASHES = "-\u2013\u2014"  # text editors replace hyphens by longer dashes
 
@@ -116,6 +117,7 @@ def check_extra_arguments(context: Any, values: dict[str, Any]) -> None:
         word = others[0]
         hint = _explain_option(word, option_names, context.info_name) or _explain_word(word, values)
         raise UserError(f"Unexpected argument {word!r}. {hint}See `{context.command_path} --help`.")
+    check_other_commands(names[flag], context.info_name, option_names)
     raise config.unknown_setting_error(
         names[flag], resolved.family, option_names, context.info_name
     )

@@ -33,6 +33,10 @@ class CallSettings(Settings):
     ] = None
     experiment: Experiment = None
 
+    def tags(self) -> dict[str, str]:
+        """Return `config` as a tag of the run; empty without one."""
+        return {} if self.config is None else {"config": self.config}
+
     def changed_parameters(
         self, values: Mapping[str, Any], declared: Iterable[Setting]
     ) -> list[Setting]:

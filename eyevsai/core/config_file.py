@@ -20,10 +20,16 @@ NULL = "tag:yaml.org,2002:null"  # tag of a null in YAML
 Texts = dict[str, str | None]
 
 
+class ListText(str):
+    """Comma-separated text of a list."""
+
+    __slots__ = ()
+
+
 def read_config_file(path: str) -> Texts:
     """Return the settings of a file as texts by name, with underscores; None for a null.
 
-    A list becomes a comma-separated text.
+    A list becomes a comma-separated `ListText`.
 
     Raises:
         UserError: the file cannot be read, is neither YAML, JSON nor TOML, names a setting twice,
@@ -65,7 +71,7 @@ def _collect(path: str, pairs: Iterable[tuple[str, Any]]) -> Texts:
                 "outside of sections."
             )
         texts[name] = (
-            ",".join(to_text(each) or "" for each in value)
+            ListText(",".join(to_text(each) or "" for each in value))
             if isinstance(value, list)
             else to_text(value)
         )

@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
 from eyevsai.store.tags import SCHEMA, SCHEMA_VERSION
-from eyevsai.tracking.run_lifecycle import create_run
+from eyevsai.tracking.run_creation import create_run
 from eyevsai.tracking.write_operations import PARAMS_PER_CALL
 
 RECORD = "record.json"  # artifact with the record of the other registry

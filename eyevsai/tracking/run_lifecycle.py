@@ -6,7 +6,6 @@ in an `atexit` hook, even after a failure.
 
 from __future__ import annotations
 
-import getpass
 import logging
 import math
 import os
@@ -23,9 +22,7 @@ from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, TerminationRequested, TrialPruned, UserError
 from eyevsai.core.logging import FILE_ONLY
 from eyevsai.core.settings import Setting
-from eyevsai.store.backend import raising_on_denial
 from eyevsai.store.given_run import (
-    check_given_run,
     copy_origin,
     has_logged_defaults,
     mark_replaced,
@@ -43,10 +40,11 @@ from eyevsai.store.tags import (
     TERMINATION_REASON,
 )
 from eyevsai.store.uris import canonical_uri, mask_password
-from eyevsai.tracking.experiment import describe_experiment, find_experiment, warn_if_elsewhere
+from eyevsai.tracking.experiment import warn_if_elsewhere
 from eyevsai.tracking.liveness import HEARTBEAT_S, owner_tags
 from eyevsai.tracking.owner_marks import mark_run
 from eyevsai.tracking.run import FLUSH_TIMEOUT_S, Run, SyncError, now_ms, open_run
+from eyevsai.tracking.run_creation import find_or_create_run
 from eyevsai.tracking.run_metrics import read_seconds
 from eyevsai.tracking.system_metrics import start_system_metrics
 from eyevsai.tracking.write_operations import ERROR_LENGTH
@@ -72,6 +70,7 @@ def start_run(
     extends: bool = False,
     changed: Collection[Setting] = (),
     stop: CancellationToken | None = None,
+    interruption_hint: str = "There is no checkpoint: start the command again.",
 ) -> Iterator[Run]:
     """Start or resume a run, and end it with the status of the block.
 
@@ -91,6 +90,8 @@ def start_run(
             given run that has logged such a default is only tagged: a new run replaces it, because
             MLflow cannot change a parameter.
         stop: cancellation token; a cancellation is deferred while the run ends.
+        interruption_hint: sentence for the log if the block is interrupted before a checkpoint
+            exists; empty to log nothing.
 
     Raises:
         UserError: the given run is not of this command, the resumed run has finished or is in use,
@@ -106,7 +107,7 @@ def start_run(
     if given_run_id and not resumed_run_id and has_logged_defaults(client, given_run_id, changed):
         replaced, given_run_id = given_run_id, None
         run_tags = copy_origin(client, replaced) | run_tags
-    run_id = _find_or_create(client, name, run_tags, given_run_id, resumed_run_id)
+    run_id = find_or_create_run(client, name, run_tags, given_run_id, resumed_run_id)
     if replaced:
         mark_replaced(client, replaced, run_id, owner_tags())
     folder = RunDir(state_dir, run_id)
@@ -119,7 +120,7 @@ def start_run(
         if resumed_run_id:
             _resume(run, run_tags, given_run_id, extends=extends)
         with _logging_to(folder.log), _sending_heartbeats(folder):
-            yield from _ending_with_status(run, stop or CancellationToken())
+            yield from _ending_with_status(run, stop or CancellationToken(), interruption_hint)
         folder.delete()  # reached only by a finished run without pending writes; still locked
 
 
@@ -129,31 +130,7 @@ def limit_http_retries() -> None:
         os.environ.setdefault(variable, value)
 
 
-def _find_or_create(
-    client: MlflowClient,
-    name: str,
-    tags: Mapping[str, Any],
-    given_run_id: str | None,
-    resumed_run_id: str | None,
-) -> str:
-    """Return the id of the resumed run, else of the given run, else of a new one.
-
-    The parameters are those of `start_run`. The tags of a resumed run are not set here.
-
-    Raises:
-        UserError: the given run is not of this command, or the login may not write to the server.
-    """
-    if given_run_id is not None and given_run_id != resumed_run_id:
-        check_given_run(client, given_run_id)
-    if resumed_run_id:
-        return resumed_run_id
-    with raising_on_denial(client.tracking_uri):
-        if given_run_id:
-            return _use_given_run(client, given_run_id, name, tags)
-        return create_run(client, name, tags)
-
-
-def _ending_with_status(run: Run, stop: CancellationToken) -> Iterator[Run]:
+def _ending_with_status(run: Run, stop: CancellationToken, hint: str) -> Iterator[Run]:
     """Yield the run once, and end it with the status of the code that uses it."""
     monitor = start_system_metrics(run)
     status = "FAILED"
@@ -167,8 +144,8 @@ def _ending_with_status(run: Run, stop: CancellationToken) -> Iterator[Run]:
         )
         if run.folder.checkpoints.is_dir():
             log.warning("Interrupted. Resume with: eyevsai train --resume %s", run.run_id)
-        else:
-            log.warning("Interrupted. There is no checkpoint: start the command again.")
+        elif hint:
+            log.warning("Interrupted. %s", hint)
         raise
     except TrialPruned:
         status = "KILLED"
@@ -278,35 +255,6 @@ def _sending_heartbeats(folder: RunDir) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-def create_run(
-    client: MlflowClient, name: str, tags: Mapping[str, Any], started_ms: int | None = None
-) -> str:
-    """Create a run in the experiment that MLflow resolves, and return its id.
-
-    Args:
-        client: client of the store.
-        name: name of the run.
-        tags: tags of the run.
-        started_ms: start time in milliseconds since 1970; now if None.
-    """
-    experiment_id = find_experiment(client)
-    describe_experiment(client, experiment_id)
-    origin = {
-        "mlflow.user": getpass.getuser(),
-        "mlflow.source.name": "eyevsai",
-        "mlflow.source.type": "LOCAL",
-    }
-    return str(client.create_run(experiment_id, started_ms, {**origin, **tags}, name).info.run_id)
-
-
-def _use_given_run(client: MlflowClient, run_id: str, name: str, tags: Mapping[str, Any]) -> str:
-    """Set the tags of the given run, and its name if MLflow generated the current one."""
-    describe_experiment(client, client.get_run(run_id).info.experiment_id)
-    tag_given_run(client, run_id, tags)
-    name_given_run(client, run_id, name)
-    return run_id
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eyevsai import config
-from eyevsai.core.config_file import Texts, read_config_file, to_text
+from eyevsai.core.config_file import ListText, Texts, read_config_file, to_text
 from eyevsai.core.errors import UserError
 from eyevsai.core.legacy_names import rename_settings
 from eyevsai.core.loading import loading
@@ -19,6 +19,7 @@ from eyevsai.core.logging import configure_logging
 from eyevsai.core.paths import expand, is_dir
 from eyevsai.core.settings import Setting, as_flag
 from eyevsai.models.factory import resolve_model
+from eyevsai.workflows.command_options import check_other_commands
 
 RUN = "run:"  # beginning of a source that is a run
 OF_MACHINE = ("state_dir", "cache_dir")  # folders that have no effect on results
@@ -158,6 +159,7 @@ def _check_names(
             if command == "train-all":
                 config.check_setting_names([name], list(settings.values()), command)
             elif name not in settings:
+                check_other_commands(name, command, settings)
                 raise config.unknown_setting_error(name, family, settings, command)
 
 
@@ -166,6 +168,8 @@ def _parse(setting: Setting, text: str | None) -> Any:
     if text is None:
         setting.check(None)
         return None
+    if isinstance(text, ListText) and setting.type is not str:
+        raise UserError(f"{setting.flag} takes one value, not a list. Remove the brackets.")
     if text == "" and setting.rejects_empty:
         raise setting.empty_value_error()
     return setting.parse(text)

@@ -85,6 +85,7 @@ class JobContext:
         extends: bool = False,
         is_additional: bool = False,
         changed: Collection[Setting] = (),
+        **options: str,
     ) -> Iterator[Run]:
         """Start the run of the workflow; its status follows from how the block ends.
 
@@ -98,6 +99,7 @@ class JobContext:
             extends: resume it even if it has finished.
             is_additional: create a new run even if `mlflow run` created one for this call.
             changed: parameters of MLproject that `--config` sets to other values than the defaults.
+            options: further options of `tracking.run_lifecycle.start_run`.
 
         Raises:
             UserError: the version in the tags `model_uri` or `PRUNED_FROM` is being deleted.
@@ -116,6 +118,7 @@ class JobContext:
                         extends=extends,
                         changed=changed,
                         stop=stop,
+                        **options,
                     )
                 )
                 stop.at_timeout = run.kill

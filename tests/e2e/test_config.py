@@ -27,7 +27,8 @@ MISTAKES = {
     "widht: 3": ("settings.yaml, widht:", "Did you mean --width?"),
     "learning_rate: 1": ("settings.yaml, learning_rate:", "Use --lr."),
     "n_estimators: 3": ("settings.yaml, n_estimators:", "a setting of shallow"),
-    "n_trials: 3": ("settings.yaml, n_trials: There is no option --n-trials",),
+    "n_trials: 3": ("settings.yaml, n_trials: There is no option --n-trials of train", "of tune"),
+    "epochs: [1]": ("settings.yaml, epochs: --epochs takes one value, not a list",),
     "model: deep_v9": ("settings.yaml, model: There is no model 'deep_v9'",),
     "variation: resnet": ("settings.yaml, variation:", "of deep_v2, not of deep_v1"),
     "model: deep_v2/resnet\nvariation: hybrid": (
@@ -215,6 +216,8 @@ def test_study_and_its_trial_are_repeated(eyevsai: Eyevsai, workplace: Path) -> 
         again.data.metrics["valid/best_accuracy"]
         == runs["tune"].data.metrics["valid/best_accuracy"]
     )
+    assert runs["tune"].data.tags["config"] == "study.yaml"
+    assert again.data.tags["config"] == f"run:{runs['tune'].info.run_id}"
     assert train(eyevsai, "--config", f"run:{runs['trial'].info.run_id}").name
     options = ("--config", "study.yaml", "--n-trials", "2", "--experiment", "other")
     error = eyevsai("tune", *options).stderr

@@ -404,7 +404,10 @@ def test_interrupted_study_runs_its_trial_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_step", interrupt)
-        eyevsai(*tune, code=130)
+        stderr = eyevsai(*tune, code=130).stderr
+    hints = [line for line in stderr.splitlines() if "Interrupted." in line]
+    assert len(hints) == 1
+    assert hints[0].endswith("The same command resumes the study.")
     (parent,), trials = study_and_trials()
     assert {run.info.status for run in (parent, *trials)} == {"KILLED"}
     assert "2 complete" in eyevsai(*tune).stdout

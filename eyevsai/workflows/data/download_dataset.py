@@ -91,7 +91,10 @@ def download_datasets(
     from eyevsai.workflows.job_context import job_context
 
     tags = {JOB: "data", "dataset": name}
-    with job_context(settings.state_dir, run_id) as job, job.start_run("data", tags):
+    with (
+        job_context(settings.state_dir, run_id) as job,
+        job.start_run("data", tags, interruption_hint=""),
+    ):
         return _download_all(name, settings, job.stop)
 
 

@@ -38,6 +38,7 @@ from eyevsai.workflows.sweep.settings import TrainAllConfig
 
 log = logging.getLogger("eyevsai")
 
+HINT = "The same command resumes: completed jobs are skipped."
 JOBS = "jobs"  # subfolder of the run directory for the files of local jobs
 
 
@@ -74,12 +75,12 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> SweepResult:
         count = len(config.jobs)
         title, tags = (
             f"train {count} models" if count > 1 else "train 1 model",
-            {JOB: "train_all"},
+            {JOB: "train_all", **config.call.tags()},
         )
         changed = config.call.changed_parameters(
             vars(config.sweep), list_settings(TrainAllSettings)
         )
-        with job.start_run(title, tags, changed=changed) as run:
+        with job.start_run(title, tags, changed=changed, interruption_hint=HINT) as run:
             settings = {**config.explicit, **vars(config.sweep), **vars(config.executor)}
             run.log_params(settings)
             run.log_dict(CONFIG, settings)

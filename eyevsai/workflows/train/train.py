@@ -96,7 +96,7 @@ def train(
             launcher.join(config, dataset, learner)
         check_name(job.tracking_uri, name)
         title = config.run.run_name or str(name)
-        all_tags = {JOB: "train", **vars(name), **tags}
+        all_tags = {JOB: "train", **vars(name), **config.call.tags(), **tags}
         resumed_id = resumed.run_id if resumed else None
         changed = config.call.changed_parameters(config.flat(), shared_settings())
         with job.start_run(title, all_tags, resumed=resumed_id, changed=changed) as run:

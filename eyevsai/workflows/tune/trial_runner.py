@@ -214,7 +214,12 @@ class TrialRunner:
         stop = TrialCancellation(self.stop, self.config.tuning.trial_timeout)
         try:
             with start_run(
-                self.opened.tracking_uri, title, tags, self.config.state_dir, stop=self.stop
+                self.opened.tracking_uri,
+                title,
+                tags,
+                self.config.state_dir,
+                stop=self.stop,
+                interruption_hint="",  # the study logs one
             ) as run:
                 trial.set_user_attr(RUN_ID, run.run_id)
                 run.log_params(config.flat())

@@ -104,13 +104,21 @@ def _start(opened: OpenStudy, job: JobContext, extra_tags: Mapping[str, str]) ->
         "preset": config.trials.model.preset,
         DATASET_DIGEST: opened.dataset.fingerprint,
         CLASSES_SHA256: hash_classes(opened.dataset.classes),
+        **config.call.tags(),
         **extra_tags,
     }
     title = config.trials.run.run_name or f"tune {study.name}"
     settings = {**config.trials.flat(), **asdict(config.tuning)}
     declared = (*shared_settings(), *list_settings(TuneSettings))
     changed = config.call.changed_parameters(settings, declared)
-    with job.start_run(title, tags, resumed=earlier, extends=True, changed=changed) as run:
+    with job.start_run(
+        title,
+        tags,
+        resumed=earlier,
+        extends=True,
+        changed=changed,
+        interruption_hint="The same command resumes the study.",
+    ) as run:
         if earlier:
             log.info("Resuming study %s with %d trials.", study.name, len(study.started_trials()))
         else:
