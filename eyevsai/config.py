@@ -30,8 +30,10 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.models.factory import FAMILIES, ResolvedModel, get_family, resolve_model
 
 AUTO_TUNED, NEVER_TUNED = "auto", "never"
+# settings that `--minutes` determines
+PLANNED = ("epochs", "fine_tune_epochs", "feature_views", "patience")
 # settings of `train` that do not apply to `tune`
-TRAIN_ONLY = ("resume", "resume_force", "tuned", "checkpoint_every_s", "devices")
+TRAIN_ONLY = ("resume", "resume_force", "tuned", "checkpoint_every_s", "devices", "replay")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ class RunSettings(Settings):
         str | None, Doc("Name of the run; dataset, model and variation by default.")
     ] = None
     state_dir: StateDir = STATE_DIR
+    replay: Annotated[
+        str | None,
+        Doc(
+            "Id of a run with --minutes whose recorded schedule replaces the clock; --config "
+            "run:ID sets it."
+        ),
+    ] = None
     checkpoint_every_s: Annotated[
         float,
         Range(0.0, 1e9),
@@ -237,6 +246,18 @@ def compose_train(
         frozenset(values),
         call=compose(CallSettings, values),
     )
+
+
+def check_minutes(config: TrainConfig) -> None:
+    """Raise UserError if `--minutes` is set beside a number of epochs."""
+    if getattr(config.model.settings, "minutes", None) is None or config.run.replay:
+        return
+    for name in ("epochs", "fine_tune_epochs"):
+        if name in config.explicit:
+            raise UserError(
+                f"{as_flag(name)} contradicts --minutes, which determines the number of epochs. "
+                "Omit one of them."
+            )
 
 
 def take_run_id() -> str | None:

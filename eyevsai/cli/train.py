@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ SINGLE_RUN_ONLY = (
     "dataset",
     "data",
     "run_name",
+    "replay",
     "resume",
     "resume_force",
 )
@@ -68,6 +70,7 @@ def train(context: typer.Context, **values: Any) -> None:
     `mlflow run . -e train -P model=deep_v1` does the same in a run that MLflow creates; -P sets any
     option: -P lr=0.001.
     """
+    started_at = time.monotonic()
     values = with_config(take_folder(context, values), "train", config.train_settings)
     check_extra_arguments(context, values)
     composed = config.compose_train(values)
@@ -83,7 +86,7 @@ def train(context: typer.Context, **values: Any) -> None:
     with starting(composed.data, composed.run, composed.model.settings, composed.call):
         from eyevsai.workflows.train.train import train as job
 
-    result = job(composed, config.take_run_id(), rank)
+    result = job(composed, config.take_run_id(), rank, started_at=started_at)
     scores = result.scores
     print(
         f"{result.model_uri or 'no version yet'}\nvalid accuracy {scores['accuracy']:.4f}, loss "

@@ -222,6 +222,8 @@ class Settings:
     """Base class of settings dataclasses; `Setting.check` validates all values of a new object."""
 
     PANEL: ClassVar[str] = "Settings"
+    # values of settings that models saved before the setting existed were trained with
+    LEGACY: ClassVar[Mapping[str, Any]] = {}
     # inherited settings that are not tuned in this class
     NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset()
 

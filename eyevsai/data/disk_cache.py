@@ -77,7 +77,7 @@ class DiskCache:
         Raises:
             UserError: the cache cannot be written.
         """
-        folder = self.root / kind / hashlib.sha256(key.encode()).hexdigest()[:32]
+        folder = self._folder(kind, key)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _locked(folder, check):
@@ -98,6 +98,14 @@ class DiskCache:
                 return read(folder)
         except OSError as error:
             raise write_error(folder, error, "Choose another --cache-dir.") from error
+
+    def contains(self, kind: str, key: str) -> bool:
+        """Return True if an entry exists, and is complete."""
+        folder = self._folder(kind, key)
+        return folder.is_dir() and _is_complete(folder)
+
+    def _folder(self, kind: str, key: str) -> Path:
+        return self.root / kind / hashlib.sha256(key.encode()).hexdigest()[:32]
 
     def size_bytes(self) -> int:
         """Return the total size of all entries and scan caches."""

@@ -65,9 +65,7 @@ def load_pixels(
     Raises:
         UserError: an image changed since it was indexed, or the cache cannot be written.
     """
-    size = f"{preprocessing.interpolation}/{preprocessing.short_side_px}"
-    key = f"{fingerprint}/{decode.VERSION}.{VERSION}/{size}"
-    key += "" if preprocessing.depth is None else f"/{preprocessing.depth}"
+    key = _key(fingerprint, preprocessing)
 
     def _build(folder: Path) -> dict[str, Any]:
         shapes = [
@@ -78,6 +76,27 @@ def load_pixels(
         return {"images": len(items), "preprocessing": preprocessing.to_json()}
 
     return cache.open(PIXELS, key, _build, lambda folder: _open(folder, key))
+
+
+def is_cached(cache: DiskCache, fingerprint: str, preprocessing: Preprocessing) -> bool:
+    """Return True if `load_pixels` finds the images in the cache."""
+    return cache.contains(PIXELS, _key(fingerprint, preprocessing))
+
+
+def resize_sample(item: Sample, preprocessing: Preprocessing, cache_dir: Path) -> Tensor:
+    """Return one image, decoded and resized, H,W,3 uint8.
+
+    Raises:
+        UserError: the image changed since it was indexed.
+    """
+    picture = decode.decode(_read_unchanged(item, cache_dir), preprocessing.depth)
+    return preprocessing.resize(torch.from_numpy(picture)[None])[0]
+
+
+def _key(fingerprint: str, preprocessing: Preprocessing) -> str:
+    size = f"{preprocessing.interpolation}/{preprocessing.short_side_px}"
+    key = f"{fingerprint}/{decode.VERSION}.{VERSION}/{size}"
+    return key if preprocessing.depth is None else f"{key}/{preprocessing.depth}"
 
 
 def _open(folder: Path, key: str) -> PixelCache:

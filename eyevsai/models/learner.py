@@ -14,6 +14,7 @@ from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.models.summary import ModelSummary
 from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.training.pace import Pace
 from eyevsai.training.trainer import OnEpoch
 
 Images = npt.NDArray[np.uint8] | Sequence[npt.NDArray[np.uint8]]  # N,H,W,3, or N of H,W,3
@@ -49,7 +50,12 @@ class Learner(Protocol):
         """Return the device, precision and number of threads of the computation, for logging."""
 
     def fit(
-        self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
+        self,
+        train: Split,
+        valid: Split,
+        on_epoch: OnEpoch,
+        checkpoints: Checkpoints | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """Fit the model to `train`.
 
@@ -60,6 +66,8 @@ class Learner(Protocol):
                 epoch 1, by a learner without epochs.
             checkpoints: store of checkpoints. A learner with epochs resumes from the last one and
                 saves new ones; a learner without epochs ignores it.
+            pace: positions in the schedule, and end of the time budget; a learner without epochs
+                ignores it.
         """
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float32]:

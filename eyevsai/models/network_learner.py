@@ -24,6 +24,7 @@ from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.device import find_device, find_precision
 from eyevsai.training.inference import predict_logits, predictor
 from eyevsai.training.limits import limit_settings
+from eyevsai.training.pace import Pace
 from eyevsai.training.settings import NetworkSettings, TrainingSettings
 from eyevsai.training.strategy import TrainingStrategy
 from eyevsai.training.trainer import OnEpoch, Trainer
@@ -71,14 +72,19 @@ class NetworkLearner:
         raise TypeError(f"{type(self).__name__} does not implement build_network.")
 
     def fit(
-        self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
+        self,
+        train: Split,
+        valid: Split,
+        on_epoch: OnEpoch,
+        checkpoints: Checkpoints | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """Train the network; it ends in evaluation mode with the weights of its best epoch.
 
         The temperature does not change. Arguments and errors are those of `Trainer.fit`.
         """
         Trainer(self.strategy(), self.settings, self.preprocessing, self.seed).fit(
-            train, valid, on_epoch, checkpoints
+            train, valid, on_epoch, checkpoints, pace
         )
 
     def strategy(self) -> TrainingStrategy:

@@ -70,7 +70,8 @@ def load(folder: Path) -> Learner:
     try:
         _check_weights(folder / WEIGHTS, card["sha256"])
         variation = resolve_model(card["family"], card["variation"]).declaration
-        settings = variation.settings(**rename_settings(card["settings"]))
+        saved = rename_settings(card["settings"])
+        settings = variation.settings(**{**variation.settings.LEGACY, **saved})
         learner = build(card["family"], card["variation"], settings, card["classes"], seed=0)
         learner.preprocessing = Preprocessing.from_json(card["preprocessing"])
         learner.temperature = float(card.get("temperature", 1.0))

@@ -53,7 +53,12 @@ class Batches:
         return [indices for indices in batches if len(indices) >= min_size]
 
     def load(
-        self, indices: Tensor, epoch: int, step: int, num_micro_batches: int
+        self,
+        indices: Tensor,
+        epoch: int,
+        step: int,
+        num_micro_batches: int,
+        phase: int | None = None,
     ) -> tuple[Tensor, Iterator[MicroBatch]]:
         """Load the micro-batches of this rank.
 
@@ -62,6 +67,7 @@ class Batches:
             epoch: epoch, from 1.
             step: step in the epoch, from 0.
             num_micro_batches: micro-batches per rank; fewer if one would have less than two images.
+            phase: epoch of the plan, whose inputs are loaded; `epoch` by default.
 
         Returns:
             The labels of the whole batch, N int64 or N,C float32 if images were mixed, and the
@@ -77,7 +83,7 @@ class Batches:
         rows = slice(
             *(number * each + min(number, more) for number in (numbers.start, numbers.stop))
         )
-        inputs, labels = self._load_rows(indices, rows, epoch, step)
+        inputs, labels = self._load_rows(indices, rows, (epoch, step), phase or epoch)
         pairs = zip(
             inputs.tensor_split(num_micro_batches),
             labels[rows].tensor_split(num_micro_batches),
@@ -88,12 +94,12 @@ class Batches:
         )
 
     def _load_rows(
-        self, indices: Tensor, rows: slice, epoch: int, step: int
+        self, indices: Tensor, rows: slice, time: tuple[int, int], phase: int
     ) -> tuple[Tensor, Tensor]:
         """Return the inputs of the batch's `rows`, and the labels of the whole batch."""
-        generator = make_generator(self.seed, "augment", epoch, step)
+        generator = make_generator(self.seed, "augment", *time)
         labels = self.train.labels[indices].to(self.device)
-        features = self.strategy.features(epoch, indices, generator)
+        features = self.strategy.features(phase, indices, generator)
         if features is not None:
             return features[rows].to(self.device), labels
         images = list(self.train.images(indices.tolist()))
@@ -105,7 +111,7 @@ class Batches:
         )
         if not is_mixed:
             return batch, labels
-        torch.manual_seed(derive_seed(self.seed, "mix", epoch, step))
+        torch.manual_seed(derive_seed(self.seed, "mix", *time))
         batch, labels = mix_batch(batch, labels, self.num_classes, self.settings)
         return batch[rows], labels
 

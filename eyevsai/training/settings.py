@@ -19,6 +19,7 @@ class LearningSettings(Settings):
     """Settings that all families share."""
 
     PANEL: ClassVar[str] = "Training"
+    SMALLEST_DEFAULT: ClassVar[int] = 32  # image size below which small images are enlarged
 
     image_size: Annotated[
         int, Range(32, 512), Doc("Side of the square model input, in pixels.")
@@ -26,6 +27,14 @@ class LearningSettings(Settings):
     class_weights: Annotated[
         bool, Doc("Weight classes by their inverse frequency in the train split.")
     ] = False
+    minutes: Annotated[
+        float | None,
+        Range(0.05, 100_000),
+        Doc(
+            "Time budget of the run in minutes: epochs, and the image size if it is not set, "
+            "follow from a measurement, and the learning rate ends with the time."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -234,6 +243,7 @@ class NetworkSettings(TrainingSettings):
         return replace(
             self,
             epochs=epochs,
+            minutes=None,
             lr=max(self.lr * RECOVERY_LR_RATIO, 1e-6),
             devices=1,
             warmup_epochs=min(self.warmup_epochs, epochs / 5),
@@ -318,6 +328,7 @@ class UnfreezingSettings(TrainingSettings):
         return replace(
             self,
             freeze_epochs=0,
+            minutes=None,
             fine_tune_epochs=epochs,
             lr=self.fine_tune_lr,
             devices=1,

@@ -25,6 +25,7 @@ from eyevsai.training.inference import predict_logits, predictor
 from eyevsai.training.loss import balanced_weights, micro_batch_loss
 from eyevsai.training.oom import is_out_of_memory, release_memory
 from eyevsai.training.optimizer import build_optimizer, set_lrs
+from eyevsai.training.pace import Pace, SharedPace
 from eyevsai.training.process_group import current_group
 from eyevsai.training.settings import TrainingSettings
 from eyevsai.training.strategy import TrainingStrategy
@@ -67,9 +68,14 @@ class Trainer:
         self.seed = seed
 
     def fit(
-        self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
+        self,
+        train: Split,
+        valid: Split,
+        on_epoch: OnEpoch,
+        checkpoints: Checkpoints | None = None,
+        pace: Pace | None = None,
     ) -> None:
-        """Train the network until its last epoch or early stopping.
+        """Train the network until its last epoch, early stopping or the end of its time budget.
 
         The network ends in eval mode with the weights of its best epoch, the one with the highest
         `selection_key`. If this process has joined a process group, it computes its share of each
@@ -84,6 +90,7 @@ class Trainer:
             on_epoch: called with the epoch, from 1, and its metrics after each epoch.
             checkpoints: checkpoints of the run. If they contain one, training resumes from it,
                 after `on_epoch` has been called again for the completed epochs.
+            pace: pace of the training; by default, that of the strategy's number of epochs.
 
         Raises:
             UserError: the batch size does not fit the data.
@@ -99,16 +106,16 @@ class Trainer:
             self._checkpoints.stop.shielded(),
         ):
             self._prepare(train)
+            self._start_pace(pace or Pace())
             self._restore()
-            self.strategy.prepare(
-                self._state.epoch, (train, valid), self.preprocessing, self._checkpoints.stop
-            )
+            phase, splits = self._pace.phase(self._state.epoch), (train, valid)
+            self.strategy.prepare(phase, splits, self.preprocessing, self._checkpoints.stop)
             for epoch, metrics in enumerate(self._state.history, start=1):
                 on_epoch(epoch, metrics)
             while not self._is_finished():
                 epoch = self._state.epoch
-                metrics = self._train_epoch(epoch) | self._evaluate(valid, epoch)
-                self.strategy.end_epoch(epoch, metrics["valid/loss"])
+                metrics = self._train_epoch(epoch) | self._evaluate_timed(valid)
+                self.strategy.end_epoch(self._pace.phase(epoch), metrics["valid/loss"])
                 self._keep_best(epoch, metrics)
                 self._state.end_epoch(metrics)
                 self._save()  # before `on_epoch`, so that no reported epoch can get lost
@@ -119,7 +126,7 @@ class Trainer:
 
     def _is_finished(self) -> bool:
         state = self._state
-        if state.epoch > self.strategy.num_epochs:
+        if self._pace.is_over(state.epoch):
             return True
         num_epochs = self.strategy.epochs_without_improvement(len(state.history), state.best_epoch)
         if should_stop_early(self.settings.patience, num_epochs):
@@ -161,45 +168,58 @@ class Trainer:
             (each, each.p) for each in self.network.modules() if isinstance(each, nn.Dropout)
         ]
 
+    def _start_pace(self, pace: Pace) -> None:
+        is_shared = self.settings.minutes is not None and self._group.size > 1
+        self._pace = SharedPace(pace, self._group.broadcast_values) if is_shared else pace
+        self._pace.start(self.strategy.num_epochs)
+
     def _save(self) -> None:
+        self._state.pace = self._pace.state_dict()
         self._checkpoints.save(*state_dict(self._state, self._components()))
 
     def _restore(self) -> None:
         checkpoint = self._group.share_checkpoint(self._checkpoints.load())
         if checkpoint is not None:
             self._state = load_state_dict(checkpoint, self._components(), self._device)
+            self._pace.load_state_dict(self._state.pace)
             log.info("Resuming at epoch %d, step %d.", self._state.epoch, self._state.steps)
 
     def _components(self) -> Components:
-        return Components(self.strategy, self._optimizer, self._scaler, self._ema, self._best_state)
+        unchanged = self.strategy.unchanged(self._pace.phase(self._state.epoch))
+        return Components(
+            self.strategy, self._optimizer, self._scaler, self._ema, self._best_state, unchanged
+        )
 
     def _train_epoch(self, epoch: int) -> EpochMetrics:
-        strategy_metrics = self.strategy.begin_epoch(epoch)
+        self._phase = self._pace.phase(epoch)
+        strategy_metrics = self.strategy.begin_epoch(self._phase)
         self._group.begin_epoch(self.network)
-        self._unchanged = self.strategy.unchanged(epoch)
+        self._unchanged = self.strategy.unchanged(self._phase)
         state, start_s = self._state, time.perf_counter() - self._state.seconds
         batches = self._batches.order(epoch)
         remaining = batches[state.steps :]
         label, images = f"Epoch {epoch} of {self.strategy.num_epochs}", sum(map(len, remaining))
         for indices in track(remaining, label, total=images, unit=self.settings.batch_size):
-            progress = epoch - 1 + (state.steps + 1) / len(batches)  # in epochs
-            set_lrs(self._optimizer, self.strategy.lrs_at(progress))
-            self._set_dropout(progress)
+            position = self._pace.next_position(epoch, state.steps, len(batches))
+            if position is None:
+                break  # the end of the time budget
+            set_lrs(self._optimizer, self.strategy.lrs_at(position))
+            self._set_dropout(position)
             self._step_with_oom_retry(indices, epoch, state.steps)
             state.steps, state.seconds = state.steps + 1, time.perf_counter() - start_s
             self._save_or_stop_if_due()
         return {
             "train/loss": state.loss.item() / state.images,
             "train/accuracy": state.correct.item() / state.images,
-            "lr": self.strategy.lrs_at(epoch)[0],
+            "lr": self.strategy.lrs_at(self._pace.end_of(epoch))[0],
             "images_per_s": state.images / state.seconds,
             "grad_accum_steps": state.micro_batches,
             **strategy_metrics,
         }
 
-    def _set_dropout(self, progress: float) -> None:
-        """Set the dropout rates `progress` epochs after the start; they rise during the warm-up."""
-        share = min(1.0, progress / max(self.settings.dropout_warmup_epochs, 1e-9))
+    def _set_dropout(self, position: float) -> None:
+        """Set the dropout rates `position` epochs after the start; they rise during the warm-up."""
+        share = min(1.0, position / max(self.settings.dropout_warmup_epochs, 1e-9))
         for dropout, rate in self._dropouts:
             dropout.p = rate * share
 
@@ -251,13 +271,15 @@ class Trainer:
 
         Adds their loss and their number of correct predictions to `sums`.
         """
-        labels, micro_batches = self._batches.load(indices, epoch, step, self._state.micro_batches)
+        labels, micro_batches = self._batches.load(
+            indices, epoch, step, self._state.micro_batches, self._phase
+        )
         for part in micro_batches:
             purpose = ("step", epoch, step, part.number) if part.number else ("step", epoch, step)
             # Dropout draws from the global generator.
             torch.manual_seed(derive_seed(self.seed, *purpose))
             logits, loss = self._backward(
-                self.strategy.trained_module(epoch), part.inputs, part.targets, labels
+                self.strategy.trained_module(self._phase), part.inputs, part.targets, labels
             )
             targets = part.targets.argmax(1) if part.targets.ndim == 2 else part.targets
             sums += torch.stack([loss, (logits.argmax(1) == targets).sum()])
@@ -306,9 +328,16 @@ class Trainer:
         self._scaler.update()
         self._ema.update(self._unchanged)
 
-    def _evaluate(self, valid: Split, epoch: int) -> EpochMetrics:
+    def _evaluate_timed(self, valid: Split) -> EpochMetrics:
+        """Return the metrics of the valid split, and tell the pace how long they took."""
+        start = time.perf_counter()
+        metrics = self._evaluate(valid)
+        self._pace.end_evaluation(time.perf_counter() - start)
+        return metrics
+
+    def _evaluate(self, valid: Split) -> EpochMetrics:
         network = self._ema.eval_model
-        logits = self.strategy.valid_logits(epoch, network)
+        logits = self.strategy.valid_logits(self._phase, network)
         if logits is None:
             eval_network = predictor(network, tta_flip=self.settings.tta_flip)
 

@@ -31,6 +31,7 @@ class TrainerState:
     micro_batches: int = 1  # per batch and rank; more than configured after running out of memory
     best_epoch: int = 0
     best_key: tuple[float, float] = (-math.inf, -math.inf)
+    pace: dict[str, Any] = field(default_factory=dict)  # state of the pace
 
     @property
     def epoch(self) -> int:
@@ -53,6 +54,7 @@ class Components:
     scaler: torch.amp.GradScaler
     ema: ModelEma
     best: dict[str, Tensor]  # weights of the best epoch; empty before the end of the first one
+    unchanged: Set[str]  # names in the network's state that no epoch has changed yet
 
 
 def state_dict(
@@ -63,7 +65,7 @@ def state_dict(
     Weights that no epoch has changed yet are omitted: a frozen backbone would make up most of a
     checkpoint.
     """
-    unchanged = parts.strategy.unchanged(progress.epoch)
+    unchanged = parts.unchanged
     tensors = {
         **_prefixed("network", _without(unchanged, parts.strategy.network.state_dict())),
         **_prefixed("ema", parts.ema.state_dict(unchanged)),

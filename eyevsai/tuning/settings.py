@@ -12,6 +12,7 @@ from eyevsai.core.toml import read_toml
 
 BEST = "best.json"  # artifact of a study's run: the best trial and its settings
 JOURNAL = ".journal"  # suffix of a study's file
+TIMED_REPORTS = 10  # intermediate results of a trial with a time budget
 STUDY_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 

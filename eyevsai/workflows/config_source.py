@@ -66,6 +66,8 @@ def with_config(
     chosen = {} if command == "train-all" else _choose_model(source, values)
     model, variation = chosen.get(MODEL, config.ModelChoice().model), chosen.get(VARIATION)
     settings = {setting.name: setting for setting in settings_of(model, variation)}
+    if command == "train":
+        chosen |= _choose_schedule(source, values)
     _check_names(source, settings, chosen, command)
     completed = dict(chosen)
     for name, text in source.texts.items():
@@ -143,6 +145,25 @@ def _choose_model(source: Source, values: Mapping[str, Any]) -> Values:
         hint = f" An option {as_flag(name)} replaces the value in {source.label}."
         raise UserError(f"{source.label}, {name}: {error}{hint if options else ''}") from None
     return chosen
+
+
+def _choose_schedule(source: Source, values: Mapping[str, Any]) -> Values:
+    """Return `replay` for a run with a time budget, unless options set another length.
+
+    A new `--minutes` replaces the epochs that were planned for the source, and a number of epochs
+    replaces its `minutes`.
+    """
+    if values.get("minutes") is not None and source.label.startswith(RUN):
+        for name in (*config.PLANNED, "replay"):
+            source.texts.pop(name, None)
+        return {}
+    if not source.label.startswith(RUN) or source.texts.get("minutes") is None:
+        return {}
+    source.texts.pop("replay", None)
+    if any(values.get(name) is not None for name in ("epochs", "fine_tune_epochs")):
+        source.texts.pop("minutes")
+        return {}
+    return {"replay": source.label.removeprefix(RUN)}
 
 
 def _check_names(

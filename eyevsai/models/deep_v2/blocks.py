@@ -123,14 +123,14 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Sequential):
-    """Transition to a dense stage: half the channels at half the resolution."""
+    """Transition to a dense stage: half the channels, and the resolution divided by `stride`."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, stride: int) -> None:
         super().__init__(
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels // 2, 1, bias=False),
-            nn.AvgPool2d(2),
+            nn.AvgPool2d(stride) if stride > 1 else nn.Identity(),
         )
 
 

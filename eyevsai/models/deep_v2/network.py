@@ -22,7 +22,7 @@ WIDEST = 4  # channel limit in multiples of the width: more gain little at so fe
 
 
 class DeepV2Network(nn.Module):
-    """Stem that quarters the resolution, stages, global average pooling, and a linear classifier.
+    """Stem that shrinks the image, stages, global average pooling, and a linear classifier.
 
     `stage_types` has `residual` or `dense` for each stage, separated by spaces.
     """
@@ -36,7 +36,8 @@ class DeepV2Network(nn.Module):
             nn.BatchNorm2d(stem_channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(stem_channels, settings.width, 3, padding=1, bias=False),
-            nn.MaxPool2d(2),
+            # without weights, so that the state has the same names with and without it
+            nn.MaxPool2d(2) if settings.stem_stride == 4 else nn.Identity(),
         )
         self.channels = settings.width
         self.drops = self._drops()
@@ -75,7 +76,7 @@ class DeepV2Network(nn.Module):
     def _residual(self, number: int, *, last: bool) -> Stage:
         channels, layers = self.settings.width * min(1 << number, WIDEST), list[nn.Module]()
         for index in range(self.settings.layers_of_stages[number]):
-            stride = 2 if index == 0 and number else 1
+            stride = self.settings.strides[number] if index == 0 else 1
             layers.append(
                 ResidualLayer(self.channels, channels, stride, self.settings, next(self.drops))
             )
@@ -85,7 +86,7 @@ class DeepV2Network(nn.Module):
     def _dense(self, number: int, *, last: bool) -> Stage:
         settings, layers = cast(DenseSettings, self.settings), list[nn.Module]()
         if number:
-            layers.append(Transition(self.channels))
+            layers.append(Transition(self.channels, settings.strides[number]))
             self.channels //= 2
         for _ in range(settings.layers_of_stages[number]):
             layers.append(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Doc, Range, Search
@@ -11,6 +12,8 @@ from eyevsai.models.base import Family, Variation
 from eyevsai.training.settings import NetworkSettings
 
 MAX_LAYERS = 64  # per stage
+QUARTERED = 64  # image size from which the stem quarters the resolution
+MIN_SIDE = 4  # positions of the last stage along a side
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class DeepV2Settings(NetworkSettings):
     """Settings of the resnet variation: residual stages at falling resolution, with attention."""
 
     PANEL: ClassVar[str] = "deep_v2"
+    LEGACY: ClassVar[Mapping[str, Any]] = {"downsampling": "full"}
 
     image_size: int = 96
     epochs: int = 64
@@ -55,6 +59,15 @@ class DeepV2Settings(NetworkSettings):
     attention_heads: Annotated[
         int, Range(1, 32), Doc("attention=self: number of heads, which split the channels.")
     ] = 4
+    downsampling: Annotated[
+        str,
+        Choice(("auto", "full")),
+        Doc(
+            "auto: the stem halves images below 64 px, else quarters them, and strides that would "
+            "leave less than 4 x 4 positions to the last stage are omitted; full: the stem "
+            "quarters images of any size, and each later stage halves them."
+        ),
+    ] = "auto"
     separable: Annotated[
         bool,
         Doc("Depthwise separable convolutions (Chollet 2017): fewer weights and operations."),
@@ -102,6 +115,21 @@ class DeepV2Settings(NetworkSettings):
     def layers_of_stages(self) -> tuple[int, ...]:
         """Number of layers of each stage, parsed from `layers`."""
         return tuple(map(int, self.layers.split(",")))
+
+    @property
+    def stem_stride(self) -> int:
+        """Factor by which the stem shrinks images."""
+        return 2 if self.downsampling == "auto" and self.image_size < QUARTERED else 4
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Stride of each stage."""
+        side, strides = self.image_size / self.stem_stride, [1]
+        for _ in range(1, self.num_stages()):
+            is_halved = self.downsampling == "full" or side / 2 >= MIN_SIDE
+            strides.append(2 if is_halved else 1)
+            side /= strides[-1]
+        return tuple(strides)
 
     @property
     def recomputes(self) -> bool:

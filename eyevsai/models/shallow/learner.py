@@ -31,6 +31,7 @@ from eyevsai.models.shallow.svm import KernelMachines, fit_svm
 from eyevsai.models.shallow.tensor_module import TensorModule
 from eyevsai.models.summary import Layer, ModelSummary
 from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.training.pace import Pace
 from eyevsai.training.trainer import OnEpoch
 
 EXTRACT_BATCH = 256  # images processed at once, to bound memory
@@ -74,13 +75,18 @@ class ShallowLearner:
         return {"device": "cpu", "precision": "float64", "threads": str(self._threads())}
 
     def fit(
-        self, train: Split, valid: Split, on_epoch: OnEpoch, checkpoints: Checkpoints | None = None
+        self,
+        train: Split,
+        valid: Split,
+        on_epoch: OnEpoch,
+        checkpoints: Checkpoints | None = None,
+        pace: Pace | None = None,
     ) -> None:
         """Fit the estimator to all of train, and the temperature by 3-fold cross-validation.
 
-        Calls `on_epoch` once, with epoch 1. Neither reads nor writes checkpoints.
+        Calls `on_epoch` once, with epoch 1. Ignores `checkpoints` and `pace`.
         """
-        del checkpoints  # a single pass cannot be resumed
+        del checkpoints, pace  # a single pass, which cannot be resumed
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
         start = time.perf_counter()

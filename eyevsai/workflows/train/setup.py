@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import replace
+from statistics import median
 
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import Data, Dataset
@@ -12,9 +14,11 @@ from eyevsai.models.learner import Learner
 from eyevsai.training.batches import check_batches
 from eyevsai.training.device import find_device, find_precision
 from eyevsai.training.limits import describe_limits, limit_settings
-from eyevsai.training.settings import TrainingSettings
+from eyevsai.training.settings import LearningSettings, TrainingSettings
 
 log = logging.getLogger("eyevsai")
+
+SIZE_STEP = 16  # image sizes from the data are multiples of it
 
 
 def build_learner_and_data(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Data]:
@@ -42,6 +46,30 @@ def log_default_data(config: TrainConfig) -> None:
             "folder with a folder of images for each class",
             config.data.dataset,
         )
+
+
+def adapt_image_size(config: TrainConfig, dataset: Dataset) -> TrainConfig:
+    """Return the configuration with an image size that the images can fill.
+
+    The default size is lowered to the median short side of the images, rounded up to a multiple of
+    `SIZE_STEP`; enlarged images cost time and add nothing. An explicit size is kept.
+    """
+    settings = config.model.settings
+    if "image_size" in config.explicit or not isinstance(settings, LearningSettings):
+        return config
+    records = (sample.record for sample in dataset.samples)
+    short_side = median(min(record.width, record.height) for record in records)
+    smallest = type(settings).SMALLEST_DEFAULT
+    size = max(smallest, SIZE_STEP * math.ceil(short_side / SIZE_STEP))
+    if size >= settings.image_size:
+        return config
+    log.info(
+        "Images of %d px instead of %d px: their median short side is %.0f px (--image-size).",
+        size,
+        settings.image_size,
+        short_side,
+    )
+    return config.with_settings(replace(settings, image_size=size))
 
 
 def limit_to_data(config: TrainConfig, num_images: int) -> TrainConfig:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from eyevsai.config import TrainConfig, shared_settings
+from eyevsai.config import TrainConfig, check_minutes, shared_settings
 from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import load_dataset
 from eyevsai.registry.registration import check_name
@@ -25,11 +25,13 @@ from eyevsai.workflows.train.fingerprint import save_fingerprint, verify_fingerp
 from eyevsai.workflows.train.resume import find_interrupted, restore_config
 from eyevsai.workflows.train.session import TrainingSession
 from eyevsai.workflows.train.setup import (
+    adapt_image_size,
     build_learner_and_data,
     describe_data_limits,
     limit_to_data,
     log_default_data,
 )
+from eyevsai.workflows.train.time_plan import Timing, plan_time
 from eyevsai.workflows.train.tuned_settings import describe_changes, describe_tuned, use_tuned
 
 log = logging.getLogger("eyevsai")
@@ -50,6 +52,7 @@ def train(
     run_id: str | None = None,
     rank: RankInfo | None = None,
     tags: Mapping[str, str] = MappingProxyType({}),
+    started_at: float | None = None,
 ) -> Trained:
     """Train one model, log the run and register a version.
 
@@ -60,12 +63,14 @@ def train(
         run_id: run that `mlflow run` created for this call; None outside of `mlflow run`.
         rank: rank of this process as set by torchrun; None outside of torchrun.
         tags: additional tags of the run.
+        started_at: start of the call, from which `--minutes` counts, in seconds of
+            `time.monotonic`; now by default.
 
     Raises:
         UserError: the data, a setting or the store is unusable.
         JobError: training failed, for example because the loss became NaN.
     """
-    started_at = time.monotonic()
+    started_at = time.monotonic() if started_at is None else started_at
     with job_context(config.run.state_dir, run_id) as job, ExitStack() as stack:
         if rank:
             stack.enter_context(ending_with_parent())
@@ -74,6 +79,8 @@ def train(
             resumed = find_interrupted(config, job.tracking_uri)
         if resumed:
             config = restore_config(config, resumed)
+        else:
+            check_minutes(config)
         check_device(config.model.settings)
         launcher = stack.enter_context(launching_ranks(config, rank))
         if not resumed:
@@ -86,6 +93,10 @@ def train(
             config, study = use_tuned(config, name, job.tracking_uri, dataset.classes)
             if study:
                 setting_tags = {"tuned_from": study, "tuned_settings": describe_tuned(config)}
+            config = adapt_image_size(config, dataset)
+        config, timing = plan_time(
+            config, dataset, started_at, job.tracking_uri, is_new=not resumed
+        )
         config, limits = _limit(config, len(dataset.labels_of("train")))
         setting_tags |= {"limited_settings": limits} if limits else {}
         learner, data = build_learner_and_data(config, dataset)
@@ -102,7 +113,7 @@ def train(
         with job.start_run(title, all_tags, resumed=resumed_id, changed=changed) as run:
             session = TrainingSession(config, learner, data, name, run)
             return _fit_and_register(
-                session, job.stop, started_at, setting_tags, is_resumed=bool(resumed)
+                session, job.stop, timing, setting_tags, started_at, is_resumed=bool(resumed)
             )
 
 
@@ -123,8 +134,9 @@ def _limit(config: TrainConfig, num_images: int) -> tuple[TrainConfig, str]:
 def _fit_and_register(
     session: TrainingSession,
     stop: ShutdownHandler,
-    started_at: float,
+    timing: Timing,
     setting_tags: Mapping[str, str],
+    started_at: float,
     *,
     is_resumed: bool,
 ) -> Trained:
@@ -133,8 +145,9 @@ def _fit_and_register(
     Args:
         session: session of the started run.
         stop: cancellation token of the job, checked between training steps.
-        started_at: start of the job, in seconds of `time.monotonic`.
+        timing: pace of the training, and its time budget.
         setting_tags: tags about settings that a study or the data changed.
+        started_at: start of the job, in seconds of `time.monotonic`.
         is_resumed: the run was started by an earlier call.
     """
     config, run, data, learner = session.config, session.run, session.data, session.learner
@@ -146,7 +159,8 @@ def _fit_and_register(
             run.set_tags(setting_tags)
         save_fingerprint(config, data.dataset, learner.preprocessing, run.folder)
     checkpoints = Checkpoints(run.folder.checkpoints, config.run.checkpoint_every_s, stop)
-    learner.fit(data.train, data.valid, session.log_epoch, checkpoints)
+    learner.fit(data.train, data.valid, session.log_epoch, checkpoints, timing.pace)
     scores = session.evaluate()
+    timing.log(run, len(session.history))
     model_uri = session.register(scores)
     return Trained(run.run_id, model_uri, scores, time.monotonic() - started_at)

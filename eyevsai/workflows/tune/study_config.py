@@ -13,10 +13,14 @@ from eyevsai.data.dataset import Dataset, load_dataset
 from eyevsai.models.factory import build
 from eyevsai.store.uris import studies_dir
 from eyevsai.training.device import check_device
-from eyevsai.tuning.settings import JOURNAL
+from eyevsai.tuning.settings import JOURNAL, TIMED_REPORTS
 from eyevsai.workflows.job_context import JobContext
 from eyevsai.workflows.registry.class_lists import check_classes
-from eyevsai.workflows.train.setup import describe_data_limits, log_default_data
+from eyevsai.workflows.train.setup import (
+    adapt_image_size,
+    describe_data_limits,
+    log_default_data,
+)
 from eyevsai.workflows.train.tuned_settings import format_changes
 from eyevsai.workflows.tune.settings import TuneConfig
 
@@ -65,6 +69,8 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
     space = build_search_space(type(model.settings), config.explicit, config.tuning.space)
     log_default_data(config.trials)
     dataset = load_dataset(config.trials.data)
+    config = replace(config, trials=adapt_image_size(config.trials, dataset))
+    model = config.trials.model
     train_labels = dataset.labels_of("train")
     space, notes = limit_space(config, space, len(train_labels))
     first, conflicts = check_space(config, space, len(train_labels))
@@ -80,6 +86,8 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
     folder = studies_dir(tracking_uri, config.state_dir)
     storage = StudyStorage(config.tuning.storage, folder / f"{name}{JOURNAL}")
     epochs = getattr(model.settings, "epochs", 1)
+    if getattr(model.settings, "minutes", None) is not None:
+        epochs = TIMED_REPORTS
     study = Study(name, storage, config.tuning, space, epochs, defaults=model.settings)
     trained_on = {
         "model": f"{model.family}/{model.variation}",

@@ -21,11 +21,14 @@ from eyevsai.tracking.run import Run, SyncError
 from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.tracking.search import find_run
 from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.training.pace import Pace
 from eyevsai.tuning.attributes import DEFAULTS, EPOCHS, RUN_ID, SETTINGS
+from eyevsai.tuning.settings import TIMED_REPORTS
 from eyevsai.tuning.study import Trial
 from eyevsai.workflows.job_context import log_input
 from eyevsai.workflows.shutdown import ShutdownHandler
 from eyevsai.workflows.train.setup import build_learner_and_data, limit_to_data
+from eyevsai.workflows.train.time_plan import plan_time
 from eyevsai.workflows.trained_model import CONFIG
 from eyevsai.workflows.tune.study_config import OpenStudy, trial_config
 
@@ -201,6 +204,9 @@ class TrialRunner:
 
     def _evaluate(self, trial: Trial, config: TrainConfig) -> float:
         """Train a trial in a run of its own; return the highest valid accuracy of its epochs."""
+        config, timing = plan_time(
+            config, self.dataset, time.monotonic(), self.opened.tracking_uri, is_new=True
+        )
         trial.set_user_attr(EPOCHS, getattr(config.model.settings, "epochs", None))
         tags = {
             JOB: "trial",
@@ -229,9 +235,11 @@ class TrialRunner:
                 learner.fit(
                     data.train,
                     data.valid,
-                    _report_epochs(run, trial, accuracies),
+                    _report_epochs(run, trial, accuracies, timing.pace),
                     Checkpoints(stop=stop),
+                    timing.pace,
                 )
+                timing.log(run, len(accuracies))
                 run.log_metrics({VALID_ACCURACY: max(accuracies)})
         except SyncError as error:
             log.warning("%s", error)  # not an error of the trial, which has a result
@@ -239,7 +247,7 @@ class TrialRunner:
 
 
 def _report_epochs(
-    run: Run, trial: Trial, accuracies: list[float]
+    run: Run, trial: Trial, accuracies: list[float], pace: Pace | None
 ) -> Callable[[int, dict[str, float]], None]:
     """Return the `on_epoch` callback of a trial, which raises TrialPruned if the trial is pruned.
 
@@ -249,13 +257,21 @@ def _report_epochs(
         run: run that metrics are logged to.
         trial: trial that valid accuracies are reported to.
         accuracies: list that the valid accuracy of each epoch is appended to.
+        pace: pace of a trial with a time budget. Such trials are compared at equal shares of
+            their time, because their epochs differ.
     """
     has_defaults = DEFAULTS in trial.user_attrs
+    reported = 0
 
     def _on_epoch(epoch: int, metrics: dict[str, float]) -> None:
+        nonlocal reported
         run.log_metrics(metrics, step=epoch)
         accuracies.append(metrics[EPOCH_ACCURACY])
-        trial.report(metrics[EPOCH_ACCURACY], epoch)
+        step = epoch if pace is None else int(TIMED_REPORTS * pace.end_of(epoch) / pace.num_epochs)
+        if step <= reported:
+            return
+        reported = step
+        trial.report(metrics[EPOCH_ACCURACY], step)
         if trial.should_prune() and not has_defaults:
             raise TrialPruned(f"pruned after epoch {epoch}")
 

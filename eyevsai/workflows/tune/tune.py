@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from eyevsai.config import shared_settings
+from eyevsai.config import check_minutes, shared_settings
 from eyevsai.core.errors import JobError
 from eyevsai.core.settings import list_settings
 from eyevsai.evaluation.metric_names import VALID_ACCURACY
@@ -65,6 +65,7 @@ def tune(
         JobError: no trial has a result.
     """
     started_at = time.monotonic()
+    check_minutes(config.trials)
     with job_context(config.state_dir, run_id) as job:
         opened = open_study(config, job)
         with _start(opened, job, tags) as run:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -22,6 +24,7 @@ from eyevsai.models.deep_v2.blocks import DenseLayer, ResidualLayer, Stage
 from eyevsai.models.deep_v2.network import DeepV2Learner
 from eyevsai.models.deep_v2.settings import DeepV2Settings, HybridSettings
 from eyevsai.models.factory import get_family
+from eyevsai.models.serialization import CONFIG, add_checksum, load, read_config, save
 
 VARIATIONS = get_family("deep_v2").variations
 TINY: dict[str, Any] = {
@@ -52,6 +55,7 @@ LEARNING: dict[str, tuple[str, dict[str, Any], Any]] = {
     "attention_heads": ("hybrid", {"epochs": 4}, 2),
     "stochastic_depth": ("resnet", {}, 0.5),
     "dropout": ("densenet", {}, 0.5),
+    "downsampling": ("resnet", {}, "full"),
 }
 
 
@@ -118,6 +122,33 @@ def test_attention_is_there_by_name() -> None:
     assert {kind: count(network, kind) for kind in kinds} == kinds
     assert isinstance(network.stages[2][-1], SelfAttention)
     assert count(make("densenet", use_cbam=False).network, Cbam) == 0
+
+
+@pytest.mark.parametrize("variation", VARIATIONS)
+@pytest.mark.parametrize("size", [32, 48, 64, 80, 96, 128, 224])
+def test_last_stage_sees_four_positions_or_more_along_a_side(variation: str, size: int) -> None:
+    network = make(variation, image_size=size).network
+    seen: list[int] = []
+    network.stages[-1].register_forward_hook(lambda *call: seen.append(call[2].shape[-1]))
+    network.eval()(torch.zeros(1, 3, size, size))
+    full = make(variation, image_size=size, downsampling="full").network
+    full.stages[-1].register_forward_hook(lambda *call: seen.append(call[2].shape[-1]))
+    full.eval()(torch.zeros(1, 3, size, size))
+    assert seen[0] >= 4
+    assert seen[0] == seen[1] or seen[1] < 4
+
+
+def test_model_saved_before_downsampling_existed_predicts_as_before(tmp_path: Path) -> None:
+    learner = make("densenet", downsampling="full")
+    learner.network.eval()
+    save(learner, tmp_path)
+    card = read_config(tmp_path)
+    del card["settings"]["downsampling"]
+    (tmp_path / CONFIG).write_text(json.dumps(add_checksum(card)))
+    images = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(
+        load(tmp_path).predict_proba(images), learner.predict_proba(images)
+    )
 
 
 def test_a_separable_convolution_has_a_filter_for_each_channel() -> None:

@@ -1,0 +1,262 @@
+"""Pace of a training: its position in the LR schedule at each step, and the time of its end.
+
+The position is the time in epochs of the plan. Without a time budget it counts steps. With one it
+follows the clock, so that the learning rate reaches its end when the time does, on a machine of
+any speed (Li et al. 2020: Budgeted Training). The recorded positions of a training repeat it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eyevsai.core.errors import UserError
+
+Positions = list[list[float]]  # of each step of each epoch
+END = -1.0  # position that ends an epoch, among ranks
+SMOOTHING = 0.1  # share of a step in the moving average of their durations
+
+
+class Pace:
+    """Pace of a training of a fixed number of epochs."""
+
+    def __init__(self) -> None:
+        self.num_epochs = 0
+        self.positions: Positions = []  # recorded by a pace that depends on the clock
+
+    def start(self, num_epochs: int) -> None:
+        """Set the length of the plan in epochs. Call before the first step."""
+        self.num_epochs = num_epochs
+
+    def is_over(self, epoch: int) -> bool:
+        """Return True if the training ends before `epoch`, counted from 1."""
+        return epoch > self.num_epochs
+
+    def next_position(self, epoch: int, step: int, num_steps: int) -> float | None:
+        """Return the position of a step, in epochs of the plan; None to end the epoch before it.
+
+        Args:
+            epoch: epoch, from 1.
+            step: step in the epoch, from 0.
+            num_steps: steps of a full epoch.
+        """
+        return epoch - 1 + (step + 1) / num_steps
+
+    def phase(self, epoch: int) -> int:
+        """Return the epoch of the plan, from 1, whose trained modules `epoch` uses."""
+        return epoch
+
+    def end_of(self, epoch: int) -> float:
+        """Return the position at the end of `epoch`, the last one that was trained."""
+        return epoch
+
+    def end_evaluation(self, seconds: float) -> None:
+        """Record the duration of the evaluation after an epoch."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state that `load_state_dict` restores, as values that JSON can represent."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore a state that `state_dict` returned. Call after `start`."""
+
+
+class _RecordedPositions(Pace):
+    """Base of paces whose positions are recorded."""
+
+    def phase(self, epoch: int) -> int:
+        last = next((each[-1] for each in reversed(self.positions[: epoch - 1]) if each), 0.0)
+        return min(int(last) + 1, self.num_epochs)
+
+    def end_of(self, epoch: int) -> float:
+        del epoch
+        return self.positions[-1][-1]
+
+    def _record(self, epoch: int, position: float) -> float:
+        if len(self.positions) < epoch:
+            self.positions.append([])
+        self.positions[-1].append(position)
+        return position
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"positions": self.positions}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.positions = [list(each) for each in state["positions"]]
+
+
+@dataclass
+class TimeBudget:
+    """Time of a whole run, from the call to its end.
+
+    Args:
+        total_s: seconds of the budget.
+        started_at: start of the call, in seconds of `clock`.
+        tail_s: expected seconds from the end of the training to that of the run, besides the
+            evaluations of the valid split.
+        used_s: seconds that earlier calls of a resumed run used.
+        clock: monotonic clock.
+    """
+
+    total_s: float
+    started_at: float
+    tail_s: float = 0.0
+    used_s: float = 0.0
+    clock: Callable[[], float] = time.monotonic
+
+    def elapsed(self) -> float:
+        """Return the seconds that the run has used."""
+        return self.used_s + self.clock() - self.started_at
+
+
+class TimedPace(_RecordedPositions):
+    """Pace of a training that ends with its time budget.
+
+    The window of the training begins with the first step, or with the first step after
+    `untimed_epochs`. It ends so early that two evaluations of the valid split fit: that of the last
+    epoch, and that of the best weights. When steps become slower, the times that are reserved for
+    the end grow in proportion.
+    """
+
+    def __init__(self, budget: TimeBudget, evaluation_s: float, untimed_epochs: int = 0) -> None:
+        """Configure the pace.
+
+        Args:
+            budget: time budget of the run.
+            evaluation_s: expected seconds of an evaluation, until one is measured.
+            untimed_epochs: epochs at the start that are as long as without a budget.
+        """
+        super().__init__()
+        self.budget = budget
+        self.untimed_epochs = untimed_epochs
+        self._evaluation_s = evaluation_s
+        self._window_starts_s: float | None = None  # in seconds of the budget
+        self._step_s = 0.0  # moving average
+        self._fastest_step_s = 0.0  # minimum of the average
+        self._evaluated_step_s = 0.0  # average at the last evaluation
+        self._last_step_at: float | None = None
+
+    def is_over(self, epoch: int) -> bool:
+        return epoch > self.untimed_epochs and self._is_over()
+
+    def next_position(self, epoch: int, step: int, num_steps: int) -> float | None:
+        if epoch <= self.untimed_epochs:
+            return self._record(epoch, super().next_position(epoch, step, num_steps) or 0.0)
+        self._measure_step(is_first=step == 0)
+        if step and self._is_over():
+            return None
+        # The position at the end of the step, as without a budget.
+        share = min(self._share_in(self._step_s), 1.0)
+        length = self.num_epochs - self.untimed_epochs
+        last = self.positions[-1][-1] if self.positions else 0.0
+        return self._record(epoch, max(self.untimed_epochs + length * share, last))
+
+    def end_evaluation(self, seconds: float) -> None:
+        self._evaluation_s, self._evaluated_step_s = seconds, self._step_s
+
+    def _measure_step(self, *, is_first: bool) -> None:
+        """Update the average duration of a step; before the first one, there was an evaluation."""
+        now = self.budget.clock()
+        if self._last_step_at is not None and not is_first:
+            seconds = now - self._last_step_at
+            average = (1 - SMOOTHING) * self._step_s + SMOOTHING * seconds
+            self._step_s = average if self._step_s else seconds
+            self._fastest_step_s = min(self._fastest_step_s or self._step_s, self._step_s)
+        self._last_step_at = now
+
+    def _is_over(self) -> bool:
+        """Return True if less than half of the next step fits into the window."""
+        return self._share_in(self._step_s / 2) >= 1
+
+    def _share_in(self, seconds: float) -> float:
+        """Return the share of the window that will have passed in `seconds`."""
+        elapsed = self.budget.elapsed()
+        if self._window_starts_s is None:
+            self._window_starts_s = elapsed
+        tail_s = self.budget.tail_s * _ratio(self._step_s, self._fastest_step_s)
+        evaluation_s = self._evaluation_s * _ratio(self._step_s, self._evaluated_step_s)
+        window_s = self.budget.total_s - tail_s - 2 * evaluation_s - self._window_starts_s
+        return (elapsed + seconds - self._window_starts_s) / window_s if window_s > 0 else 1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {
+            "used_s": self.budget.elapsed(),
+            "window_starts_s": self._window_starts_s,
+            "evaluation_s": self._evaluation_s,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state of an interrupted run; its budget continues with what is left."""
+        super().load_state_dict(state)
+        self.budget.used_s = state["used_s"]
+        self._window_starts_s = state["window_starts_s"]
+        self._evaluation_s = state["evaluation_s"]
+
+
+def _ratio(now: float, before: float) -> float:
+    """Return how many times as long a step takes now; 1 if it is unknown."""
+    return max(1.0, now / before) if before else 1.0
+
+
+class RecordedPace(_RecordedPositions):
+    """Pace that repeats the recorded positions of another training."""
+
+    def __init__(self, record: Sequence[Sequence[float]]) -> None:
+        super().__init__()
+        self.record = record
+
+    def is_over(self, epoch: int) -> bool:
+        return epoch > len(self.record)
+
+    def next_position(self, epoch: int, step: int, num_steps: int) -> float | None:
+        """Return the recorded position of a step.
+
+        Raises:
+            UserError: the epoch has fewer steps than the recorded one.
+        """
+        recorded = self.record[epoch - 1]
+        if len(recorded) > num_steps or (len(recorded) < num_steps and epoch < len(self.record)):
+            raise UserError(
+                f"The recorded schedule has {len(recorded)} steps in epoch {epoch}; with this data "
+                f"and batch size an epoch has {num_steps}. Omit --replay, and set --minutes or "
+                "--epochs."
+            )
+        return self._record(epoch, recorded[step]) if step < len(recorded) else None
+
+
+class SharedPace(_RecordedPositions):
+    """Pace of rank 0, used by all ranks of a process group."""
+
+    def __init__(self, pace: Pace, broadcast: Callable[[Sequence[float]], list[float]]) -> None:
+        """Configure the pace.
+
+        Args:
+            pace: pace of this process; only that of rank 0 is used.
+            broadcast: returns the values of rank 0 on all ranks.
+        """
+        super().__init__()
+        self.pace, self.broadcast = pace, broadcast
+
+    def start(self, num_epochs: int) -> None:
+        super().start(num_epochs)
+        self.pace.start(num_epochs)
+
+    def is_over(self, epoch: int) -> bool:
+        return bool(self.broadcast([float(self.pace.is_over(epoch))])[0])
+
+    def next_position(self, epoch: int, step: int, num_steps: int) -> float | None:
+        own = self.pace.next_position(epoch, step, num_steps)
+        (position,) = self.broadcast([END if own is None else own])
+        return None if position == END else self._record(epoch, position)
+
+    def end_evaluation(self, seconds: float) -> None:
+        self.pace.end_evaluation(seconds)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.pace.state_dict() | super().state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.pace.load_state_dict(state)

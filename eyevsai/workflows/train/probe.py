@@ -1,0 +1,110 @@
+"""Probe of a machine: speed of decoding, training and evaluation, measured in seconds."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from eyevsai.config import TrainConfig
+from eyevsai.core.cores import count_cores
+from eyevsai.data.dataset import Dataset, Split
+from eyevsai.data.pixel_cache import PixelCache, is_cached, resize_sample
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.models.factory import build
+from eyevsai.training.settings import TrainingSettings, UnfreezingSettings
+from eyevsai.training.trainer_state import EpochMetrics
+
+log = logging.getLogger("eyevsai")
+
+BATCH = 32
+SAMPLES = 8  # files that are decoded to estimate the time of the pixel cache
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Throughput of a model, in images per second."""
+
+    train: float
+    evaluation: float
+
+    def at(self, size: int, measured_size: int) -> Speed:
+        """Return the expected speed with images of another size: time follows the area."""
+        factor = (measured_size / size) ** 2
+        return Speed(self.train * factor, self.evaluation * factor)
+
+
+def estimate_decoding(dataset: Dataset, preprocessing: Preprocessing) -> float:
+    """Return the expected seconds to decode and resize a dataset; 0 if its pixels are cached."""
+    if is_cached(dataset.cache, dataset.fingerprint, preprocessing):
+        return 0.0
+    samples = dataset.samples
+    chosen = samples[:: max(1, len(samples) // SAMPLES)][:SAMPLES]
+    start = time.perf_counter()
+    for sample in chosen:
+        resize_sample(sample, preprocessing, dataset.cache.root)
+    return (time.perf_counter() - start) / len(chosen) * len(samples) / count_cores()
+
+
+def measure_speed(config: TrainConfig, dataset: Dataset) -> Speed:
+    """Return the throughput of training and evaluation, measured in seconds on random images.
+
+    Two short epochs are trained with another network of the same settings. The first one pays for
+    the preparation of kernels and memory; the second one is measured.
+    """
+    settings = config.model.settings
+    assert isinstance(settings, TrainingSettings)
+    parts = settings.num_micro_batches
+    batch = max(2 * parts, min(settings.batch_size, BATCH) // parts * parts)
+    changes: dict[str, Any] = {"batch_size": batch, "minutes": None, "devices": 1}
+    if isinstance(settings, UnfreezingSettings):
+        changes |= {"freeze_epochs": 0, "fine_tune_epochs": 2, "weights": "none"}
+    else:
+        changes |= {"epochs": 2}
+    probed = replace(settings, **changes, warmup_epochs=0.0, dropout_warmup_epochs=0.0)
+    classes = tuple(dataset.classes)
+    model = config.model
+    learner = build(model.family, model.variation, probed, classes, config.run.seed)
+    shapes = [
+        learner.preprocessing.resized_shape(sample.record.height, sample.record.width)
+        for sample in dataset.samples[:: max(1, len(dataset.samples) // (2 * batch))]
+    ]
+    split = _random_split(shapes, 2 * batch, len(classes))
+    ends: list[float] = []
+    rates: list[float] = []
+
+    def _on_epoch(epoch: int, metrics: EpochMetrics) -> None:
+        del epoch
+        ends.append(time.perf_counter())
+        rates.append(metrics["images_per_s"])
+
+    with _hiding_log():
+        learner.fit(split, split, _on_epoch)
+    evaluation_s = ends[1] - ends[0] - len(split) / rates[1]
+    return Speed(rates[1], len(split) / max(evaluation_s, 1e-3))
+
+
+def _random_split(shapes: Sequence[tuple[int, int]], count: int, num_classes: int) -> Split:
+    """Return `count` images of random pixels with the given shapes, repeated as needed."""
+    sizes = np.array([shapes[number % len(shapes)] for number in range(count)], dtype=np.int32)
+    lengths = 3 * sizes.astype(np.int64).prod(axis=1)
+    generator = np.random.default_rng(0)
+    flat = generator.integers(0, 256, int(lengths.sum()), dtype=np.uint8)
+    pixels = PixelCache(flat, sizes, np.concatenate([[0], np.cumsum(lengths)[:-1]]))
+    return Split(pixels, range(count), torch.arange(count) % num_classes)
+
+
+@contextmanager
+def _hiding_log() -> Iterator[None]:
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,262 @@
+"""Plan of a training with a time budget: a short probe measures what fits into the time."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from eyevsai.config import TrainConfig
+from eyevsai.core.errors import UserError
+from eyevsai.core.progress import format_seconds
+from eyevsai.core.settings import Settings
+from eyevsai.data.dataset import Dataset
+from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.tracking.run import Run
+from eyevsai.tracking.search import read_json
+from eyevsai.training.pace import Pace, Positions, RecordedPace, TimeBudget, TimedPace
+from eyevsai.training.settings import NetworkSettings, TrainingSettings, UnfreezingSettings
+from eyevsai.workflows.train.probe import Speed, estimate_decoding, measure_speed
+
+log = logging.getLogger("eyevsai")
+
+SCHEDULE, PLAN = "schedule.json", "time_budget.json"  # artifacts of the run
+STEP = 16  # image sizes of a plan are multiples of it
+MIN_SIZE = 32
+MIN_EPOCHS = 20  # of a network from scratch: below, smaller images are more accurate
+# from the last step to the end of the process, without evaluations: plots, model, registration
+TAIL_S = 4.0
+
+
+@dataclass(frozen=True)
+class TimePlan:
+    """Plan of a training with a time budget; all times are in seconds."""
+
+    budget_s: float
+    image_size: int
+    epochs: int
+    speed: Speed
+    decoding_s: float  # of the pixel cache; 0 if it exists
+    evaluation_s: float  # of the valid split
+    untimed_epochs: int  # epochs at the start whose length does not depend on the time
+    tail_s: float = TAIL_S
+
+
+def plan_training(
+    config: TrainConfig, dataset: Dataset, budget: TimeBudget
+) -> tuple[TrainConfig, TimePlan]:
+    """Return the configuration whose image size and epochs fit the budget, and the plan.
+
+    Explicit settings keep their values.
+    """
+    settings = config.model.settings
+    assert isinstance(settings, TrainingSettings)
+    changes: dict[str, Any] = {} if "patience" in config.explicit else {"patience": 0}
+    speed = measure_speed(config, dataset)
+    size = settings.image_size
+    remaining = _Remaining(config, dataset, budget, speed, size)
+    if isinstance(settings, UnfreezingSettings):
+        changes |= _plan_unfreezing(config, settings, remaining)
+    else:
+        if "image_size" not in config.explicit:
+            size = _choose_size(remaining)
+        if size != settings.image_size:
+            changes["image_size"] = size
+            resized = config.with_settings(replace(settings, image_size=size))
+            remaining = replace(remaining, speed=measure_speed(resized, dataset), measured_at=size)
+        changes["epochs"] = max(1, round(remaining.epochs_at(size)))
+    planned = config.with_settings(replace(settings, **changes))
+    final = planned.model.settings
+    assert isinstance(final, NetworkSettings | UnfreezingSettings)
+    plan = TimePlan(
+        budget.total_s,
+        final.image_size,
+        final.epochs,
+        remaining.speed.at(size, remaining.measured_at),
+        remaining.decoding_s(size),
+        remaining.evaluation_s(size),
+        count_untimed_epochs(final),
+    )
+    _log_plan(plan, remaining, settings)
+    return planned, plan
+
+
+@dataclass(frozen=True)
+class _Remaining:
+    """Time of a budget that is left for epochs, for images of any size."""
+
+    config: TrainConfig
+    dataset: Dataset
+    budget: TimeBudget
+    speed: Speed
+    measured_at: int  # image size of the probe
+
+    @property
+    def num_train(self) -> int:
+        return len(self.dataset.labels_of("train"))
+
+    @property
+    def num_valid(self) -> int:
+        return len(self.dataset.labels_of("valid"))
+
+    def decoding_s(self, size: int) -> float:
+        """Return the expected time to decode the images for the pixel cache."""
+        return estimate_decoding(self.dataset, _preprocessing(self.config, self.dataset, size))
+
+    def evaluation_s(self, size: int) -> float:
+        """Return the expected time to evaluate the valid split."""
+        return self.num_valid / self.speed.at(size, self.measured_at).evaluation
+
+    def window_s(self, size: int) -> float:
+        """Return the expected time for epochs."""
+        fixed_s = TAIL_S + self.evaluation_s(size) + self.decoding_s(size)
+        return max(0.0, self.budget.total_s - self.budget.elapsed() - fixed_s)
+
+    def epoch_s(self, size: int) -> float:
+        """Return the expected time of an epoch, with its evaluation."""
+        speed = self.speed.at(size, self.measured_at)
+        return self.num_train / speed.train + self.evaluation_s(size)
+
+    def epochs_at(self, size: int) -> float:
+        """Return the number of epochs that fit."""
+        return self.window_s(size) / self.epoch_s(size)
+
+
+def _choose_size(remaining: _Remaining) -> int:
+    """Return the largest image size with which `MIN_EPOCHS` fit, or the smallest one."""
+    largest = remaining.measured_at
+    sizes: list[int] = sorted({largest, *range(MIN_SIZE, largest, STEP)}, reverse=True)
+    return next((size for size in sizes if remaining.epochs_at(size) >= MIN_EPOCHS), sizes[-1])
+
+
+def _plan_unfreezing(
+    config: TrainConfig, settings: UnfreezingSettings, remaining: _Remaining
+) -> dict[str, int]:
+    """Return feature views and epochs of a pretrained network that fit the budget.
+
+    At most 40 % of the time compute features; fine-tuning takes the rest. If not even an epoch of
+    it fits, the head alone is trained for the rest of the time.
+    """
+    size, num_train = settings.image_size, remaining.num_train
+    window_s, speed = remaining.window_s(size), remaining.speed
+    changes: dict[str, int] = {}
+    view_s = num_train / speed.evaluation
+    views = max(1, min(settings.feature_views, int(0.4 * window_s / view_s)))
+    if "feature_views" not in config.explicit:
+        changes["feature_views"] = views
+    if not settings.freeze_epochs:
+        views = 0
+    features_s = views * view_s + remaining.evaluation_s(size) if views else 0.0
+    fine_tune = round((window_s - features_s) / remaining.epoch_s(size))
+    if settings.freeze_epochs or fine_tune >= 1:
+        changes["fine_tune_epochs"] = max(fine_tune, 0)
+    else:
+        changes["fine_tune_epochs"] = 1
+    return changes
+
+
+def _log_plan(plan: TimePlan, remaining: _Remaining, before: TrainingSettings) -> None:
+    if remaining.window_s(plan.image_size) < remaining.epoch_s(plan.image_size):
+        log.warning(
+            "A time budget of %s is too short for one epoch, which takes about %s.",
+            format_seconds(plan.budget_s),
+            format_seconds(remaining.epoch_s(plan.image_size)),
+        )
+    smaller = (
+        f", instead of {before.image_size} px, for {MIN_EPOCHS} epochs or more"
+        if plan.image_size < before.image_size
+        else ""
+    )
+    log.info(
+        "Time budget of %s: about %d epochs at %d px%s (probe: %.0f images/s).",
+        format_seconds(plan.budget_s),
+        plan.epochs,
+        plan.image_size,
+        smaller,
+        plan.speed.train,
+    )
+
+
+def _preprocessing(config: TrainConfig, dataset: Dataset, size: int) -> Preprocessing:
+    settings = config.model.settings
+    interpolation = getattr(settings, "interpolation", None) or "bilinear"
+    return Preprocessing(size, interpolation=interpolation, depth=dataset.curated.depth)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Timing of a run: its pace, and for a time budget the plan; all None without one."""
+
+    pace: Pace | None = None
+    budget: TimeBudget | None = None
+    plan: TimePlan | None = None
+
+    def log(self, run: Run, num_epochs: int) -> None:
+        """Log the recorded positions, the plan and what became of it as artifacts of the run."""
+        if self.pace is None:
+            return
+        run.log_dict(SCHEDULE, {"positions": self.pace.positions})
+        if self.budget is None:
+            return
+        seconds = self.budget.elapsed()
+        outcome = {"seconds": round(seconds, 2), "epochs": num_epochs}
+        run.log_dict(PLAN, {"plan": asdict(self.plan) if self.plan else None, "outcome": outcome})
+        log.info(
+            "Time budget of %s: trained %d epochs and evaluated them in %s.",
+            format_seconds(self.budget.total_s),
+            num_epochs,
+            format_seconds(seconds),
+        )
+
+
+def plan_time(
+    config: TrainConfig, dataset: Dataset, started_at: float, tracking_uri: str, *, is_new: bool
+) -> tuple[TrainConfig, Timing]:
+    """Return the configuration planned for `--minutes`, and the timing of the run.
+
+    Args:
+        config: settings of the run.
+        dataset: images of the run.
+        started_at: start of the call, in seconds of `time.monotonic`.
+        tracking_uri: store with the run of `--replay`.
+        is_new: plan epochs and image size; a resumed run has those of its first call.
+
+    Raises:
+        UserError: the run of `--replay` has no recorded schedule.
+    """
+    if config.run.replay:
+        return config, Timing(RecordedPace(_read_positions(tracking_uri, config.run.replay)))
+    settings = config.model.settings
+    if getattr(settings, "minutes", None) is None:
+        return config, Timing()
+    if not isinstance(settings, TrainingSettings):
+        log.info(
+            "--minutes has no effect on %s: it has no epochs, and ends when it is fitted.",
+            config.model.family,
+        )
+        return config, Timing()
+    assert settings.minutes is not None
+    budget, plan = TimeBudget(60 * settings.minutes, started_at, TAIL_S), None
+    if is_new:
+        config, plan = plan_training(config, dataset, budget)
+    untimed_epochs = count_untimed_epochs(config.model.settings)
+    pace = TimedPace(budget, plan.evaluation_s if plan else 0.0, untimed_epochs)
+    return config, Timing(pace, budget, plan)
+
+
+def _read_positions(tracking_uri: str, run_id: str) -> Positions:
+    record = read_json(tracking_uri, run_id, SCHEDULE)
+    if record is None:
+        raise UserError(
+            f"Run {run_id} has no artifact {SCHEDULE}: it had no time budget, or did not finish. "
+            "Omit --replay."
+        )
+    positions: Positions = record["positions"]
+    return positions
+
+
+def count_untimed_epochs(settings: Settings) -> int:
+    """Return the epochs at the start whose length does not depend on the time."""
+    if isinstance(settings, UnfreezingSettings) and settings.fine_tune_epochs:
+        return int(settings.freeze_epochs)
+    return 0

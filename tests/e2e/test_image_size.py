@@ -1,0 +1,37 @@
+"""The default image size is not larger than the images; `--image-size` wins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from tests.conftest import TINY, Eyevsai, write_images
+
+QUICK = tuple(each for each in TINY if each not in ("--image-size", "32"))
+
+
+@pytest.fixture
+def small_images(workplace: Path) -> Path:
+    return write_images(workplace / "small", {"a": 12, "b": 12})  # short sides of 32 and 40 px
+
+
+@pytest.mark.parametrize(
+    ("options", "size"), [((), "48"), (("--image-size", "64"), "64"), (("--preset", "gpu"), "48")]
+)
+def test_default_image_size_is_at_most_that_of_the_images(
+    eyevsai: Eyevsai, small_images: Path, options: tuple[str, ...], size: str
+) -> None:
+    done = eyevsai("train", str(small_images), *QUICK, *options)
+    (run,) = MlflowClient().search_runs(["0"])
+    assert run.data.params["image_size"] == size
+    note = f"Images of {size} px instead of"
+    assert (note in done.stderr) == ("--image-size" not in options)
+
+
+def test_study_and_training_have_the_same_image_size(eyevsai: Eyevsai, small_images: Path) -> None:
+    settings = [each for each in QUICK if each not in ("--tuned", "never")]
+    eyevsai("tune", str(small_images), *settings, "--n-trials", "1", "--sampler", "random")
+    sizes = {run.data.params["image_size"] for run in MlflowClient().search_runs(["0"])}
+    assert sizes == {"48"}

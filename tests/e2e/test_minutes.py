@@ -1,0 +1,128 @@
+"""`--minutes`: runs that end with their time budget, and their repetition without a clock."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from eyevsai.store.tags import WEIGHTS_SHA256
+from tests.conftest import SMALL, Eyevsai
+
+MINUTES = 0.15
+CONTRADICTION = "contradicts --minutes, which determines the number of epochs"
+
+
+@pytest.fixture
+def workplace(workplace: Path, stripes: Path) -> Path:
+    (workplace / "data").mkdir()
+    (workplace / "data" / "stripes").symlink_to(stripes)
+    return workplace
+
+
+def last_run(job: str = "train") -> Run:
+    runs = MlflowClient().search_runs(["0"], f"tags.`eyevsai.job` = '{job}'", max_results=1)
+    run: Run = runs[0]
+    return run
+
+
+def artifact(run: Run, name: str, folder: Path) -> Any:
+    return json.loads(
+        Path(MlflowClient().download_artifacts(run.info.run_id, name, str(folder))).read_text()
+    )
+
+
+def weights(number: str) -> str:
+    version = MlflowClient().get_model_version("stripes-deep_v1-standard", number)
+    return str(version.tags[WEIGHTS_SHA256])
+
+
+def test_timed_run_logs_plan_and_outcome_and_is_repeated_with_equal_weights(
+    eyevsai: Eyevsai, workplace: Path, tmp_path: Path
+) -> None:
+    start = time.monotonic()
+    eyevsai("train", "--dataset", "stripes", *SMALL, "--minutes", str(MINUTES))
+    seconds = time.monotonic() - start
+    run = last_run()
+    plan = artifact(run, "time_budget.json", tmp_path)
+    assert plan["plan"]["image_size"] == 32
+    assert plan["outcome"]["seconds"] <= seconds
+    assert 0.5 * 60 * MINUTES < seconds < 1.5 * 60 * MINUTES
+    positions = artifact(run, "schedule.json", tmp_path)["positions"]
+    assert len(positions) == plan["outcome"]["epochs"] > 1
+    assert int(run.data.params["epochs"]) == plan["plan"]["epochs"]
+    assert run.data.params["patience"] == "0"
+
+    eyevsai("train", "--config", f"run:{run.info.run_id}")
+    again = last_run()
+    assert again.data.params["replay"] == run.info.run_id
+    assert artifact(again, "schedule.json", tmp_path / "again")["positions"] == positions
+    assert weights("1") == weights("2")
+
+    options = ("--config", f"run:{run.info.run_id}", "--epochs", "1")
+    eyevsai("train", *options)
+    shorter = last_run().data.params
+    assert (shorter["epochs"], shorter["minutes"], shorter["replay"]) == ("1", "", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--epochs", "3"), f"--epochs {CONTRADICTION}"),
+        (("--model", "transfer", "--fine-tune-epochs", "2"), f"--fine-tune-epochs {CONTRADICTION}"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "tune"])
+def test_number_of_epochs_beside_a_time_budget_is_refused(
+    eyevsai: Eyevsai, workplace: Path, command: str, options: tuple[str, ...], message: str
+) -> None:
+    call = (command, "--dataset", "stripes", "--minutes", "1", *options)
+    assert message in eyevsai(*call, code=2).stderr
+
+
+def test_run_without_a_schedule_cannot_be_replayed(eyevsai: Eyevsai, workplace: Path) -> None:
+    eyevsai("train", "--dataset", "stripes", *SMALL, "--epochs", "1")
+    options = ("--minutes", "1", "--replay", last_run().info.run_id)
+    error = eyevsai("train", "--dataset", "stripes", *SMALL, *options, code=2).stderr
+    assert "has no artifact schedule.json" in error
+
+
+def test_each_trial_has_the_time_budget(eyevsai: Eyevsai, workplace: Path, tmp_path: Path) -> None:
+    settings = [each for each in SMALL if each not in ("--tuned", "never")]
+    study = ("--n-trials", "2", "--sampler", "random", "--minutes", "0.1")
+    start = time.monotonic()
+    eyevsai("tune", "--dataset", "stripes", *settings, *study)
+    assert time.monotonic() - start < 60
+    trial = last_run("trial")
+    assert trial.info.status == "FINISHED"
+    assert artifact(trial, "time_budget.json", tmp_path)["plan"]["budget_s"] == 6
+
+
+def test_family_without_epochs_ends_when_it_is_fitted(eyevsai: Eyevsai, workplace: Path) -> None:
+    options = ("--model", "shallow/rf_hog_lbp", "--n-estimators", "5", "--image-size", "32")
+    done = eyevsai("train", "--dataset", "stripes", *options, "--minutes", "1")
+    assert "--minutes has no effect on shallow" in done.stderr
+
+
+@pytest.fixture
+def busy_process() -> Iterator[None]:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as process:
+        yield
+        process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("busy_process")
+@pytest.mark.processes("another process uses a core all the time")
+def test_timed_run_ends_on_time_beside_a_busy_process(eyevsai: Eyevsai, workplace: Path) -> None:
+    start = time.monotonic()
+    eyevsai("train", "--dataset", "digits", "--tuned", "never", "--minutes", "1")
+    assert time.monotonic() - start == pytest.approx(60, rel=0.05)
