@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 
 REAL = "EYEVSAI_TEST_WHEELHOUSE"
 BUILD = ("pip",)  # of conda.yaml
+COPIED = ("setuptools",)  # wheels with content: a build of a wheel uses them
 SCRIPTS = {"mlflow": "mlflow.cli:cli", "uvicorn": "uvicorn.main:main"}
 
 
@@ -54,11 +55,14 @@ def make_machine(folder: Path, requirements: Iterable[str]) -> dict[str, str]:
 def write_wheelhouse(folder: Path, requirements: Iterable[str]) -> Path:
     """Write a stand-in for each requirement: of its pinned version, or else of the installed one.
 
-    Requirements of extras are left out.
+    Requirements of extras are left out. Those of COPIED are the installed packages.
     """
     folder.mkdir()
     for requirement in map(Requirement, [*requirements, *BUILD]):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        if requirement.name in COPIED:
+            _pack_installed(folder, requirement.name)
             continue
         pins = [each.version for each in requirement.specifier if each.operator == "=="]
         _write_stand_in(
@@ -87,3 +91,13 @@ def _write_stand_in(folder: Path, name: str, version: str) -> None:
     with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as archive:
         for path, text in files.items():
             archive.writestr(path, text)
+
+
+def _pack_installed(folder: Path, name: str) -> None:
+    """Write the wheel of an installed package of pure Python."""
+    package = metadata.distribution(name)
+    wheel = folder / f"{name}-{package.version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path in package.files or ():
+            if path.suffix != ".pyc" and ".." not in path.parts:
+                archive.write(package.locate_file(path), path)

@@ -43,6 +43,7 @@ TOOLS = {
     "cd",
     "cp",
     "curl",
+    "docker",
     "echo",
     "export",
     "git",
@@ -92,6 +93,10 @@ def check(call: list[str], command: Command) -> None:
         )
     elif "eyevsai" in call and call[0] in ("eyevsai", "torchrun", "python"):
         check_eyevsai(call[call.index("eyevsai") + 1 :], where, loose=loose)
+    elif call[:2] == ["docker", "build"]:
+        assert (ROOT / call[call.index("--file") + 1]).is_file(), where
+    elif call[:2] == ["docker", "run"] and "--entrypoint" not in call:
+        check_eyevsai(call[call.index("eyevsai") + 1 :], where, loose=loose)
     elif call[0] == "make":
         assert {word for word in call[1:] if "=" not in word} <= set(TARGETS), where
     elif call[0] == "python":
@@ -127,6 +132,8 @@ def test_a_command_that_does_not_exist_is_found() -> None:
         "make trian",
         "mlflow run . -e trian",
         "mlflow run . -e train -P lernrate=3",
+        "docker build --file deploy/nothing.Dockerfile .",
+        "docker run --rm eyevsai train --lernrate 3",
         "frobnicate",
     ):
         page = read_page("page", f"```console\n$ {typed}\n```")

@@ -206,7 +206,7 @@ class ShallowLearner:
         features = torch.empty(len(split), self.extractor.dimensions)
         start = 0
         for part in parallel_map(task, range(len(split)), "Extracting features"):
-            features[start : start + len(part)] = part
+            features[start : start + len(part)] = torch.from_numpy(part)
             start += len(part)
         return features
 
@@ -279,8 +279,7 @@ class _Extraction:
     preprocessing: Preprocessing
     extractor: Extractor
 
-    def __call__(self, indices: Sequence[int]) -> Tensor:
+    def __call__(self, indices: Sequence[int]) -> npt.NDArray[np.float32]:
         crops = [self.preprocessing.crop(image[None]) for image in self.split.images(indices)]
-        # a clone, because inference tensors cannot be sent between processes
-        features: Tensor = self.extractor.extract(torch.cat(crops)).clone()
+        features: npt.NDArray[np.float32] = self.extractor.extract(torch.cat(crops)).numpy()
         return features

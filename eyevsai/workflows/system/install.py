@@ -12,6 +12,7 @@ from importlib.util import find_spec
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.extras import install_command, is_installed, read_extras
+from eyevsai.core.installer import run_pip
 from eyevsai.core.names import choose
 from eyevsai.models.factory import FAMILIES, get_family
 
@@ -51,8 +52,8 @@ def pip_command(extras: Sequence[Extra]) -> list[str]:
     Raises:
         UserError: neither pip nor uv is installed.
     """
-    pins = dict.fromkeys(pin for extra in extras for pin in extra.requirements)
-    if find_spec("pip") is not None:
+    pins = _list_pins(extras)
+    if _has_pip():
         return [sys.executable, "-m", "pip", "install", *pins]
     if (uv := shutil.which("uv")) is not None:  # environments that uv creates have no pip
         return [uv, "pip", "install", "--python", sys.executable, *pins]
@@ -60,13 +61,16 @@ def pip_command(extras: Sequence[Extra]) -> list[str]:
 
 
 def install(extras: Sequence[Extra]) -> None:
-    """Install extras with the command of `pip_command`, which prints its own output.
+    """Install extras as `pip_command` does; print the progress.
 
     Raises:
         UserError: neither pip nor uv is installed.
         JobError: the command failed, or requirements are still missing.
     """
-    code = subprocess.run(pip_command(extras)).returncode
+    if _has_pip():
+        code = run_pip(_list_pins(extras))
+    else:
+        code = subprocess.run(pip_command(extras)).returncode
     importlib.invalidate_caches()
     missing = [pin for extra in extras for pin in extra.requirements if not is_installed(pin)]
     if code or missing:
@@ -75,6 +79,14 @@ def install(extras: Sequence[Extra]) -> None:
             f"{names} could not be installed: pip exited with code {code}; see its output above. "
             f"Missing: {', '.join(missing) or 'nothing'}."
         )
+
+
+def _list_pins(extras: Sequence[Extra]) -> list[str]:
+    return list(dict.fromkeys(pin for extra in extras for pin in extra.requirements))
+
+
+def _has_pip() -> bool:
+    return find_spec("pip") is not None
 
 
 def _describe(family: str) -> str:

@@ -25,6 +25,10 @@ def name_process(numbers: Sequence[int]) -> int:
     return os.getpid()
 
 
+def make_tensor(numbers: Sequence[int]) -> torch.Tensor:
+    return torch.zeros(len(numbers))
+
+
 def fail_at_100(numbers: Sequence[int]) -> None:
     if 100 in numbers:
         raise UserError("number 100 is bad")
@@ -50,6 +54,12 @@ def test_every_item_once_and_in_order(count: int) -> None:
 def test_a_chunk_stays_here_and_more_go_to_workers() -> None:
     assert set(parallel_map(name_process, range(CHUNK), "Naming")) == {os.getpid()}
     assert os.getpid() not in set(parallel_map(name_process, range(4 * CHUNK), "Naming"))
+
+
+@pytest.mark.parametrize("count", [CHUNK, 4 * CHUNK])
+def test_tensors_which_need_shared_memory_are_refused(count: int) -> None:
+    with pytest.raises(TypeError, match="arrays instead of tensors"):
+        list(parallel_map(make_tensor, range(count), "Making"))
 
 
 def test_torchs_random_state_is_left_alone() -> None:
