@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
+from eyevsai.core.accelerator import has_cuda
 from eyevsai.core.call_settings import CallSettings
 from eyevsai.core.errors import UserError
 from eyevsai.core.foreign_words import advise_option
@@ -30,6 +31,7 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.models.factory import FAMILIES, ResolvedModel, get_family, resolve_model
 
 AUTO_TUNED, NEVER_TUNED = "auto", "never"
+AUTO_PRESET, CPU_PRESET = "auto", "cpu"
 # settings that `--minutes` determines
 PLANNED = ("epochs", "fine_tune_epochs", "feature_views", "patience")
 # settings of `train` that do not apply to `tune`
@@ -50,9 +52,12 @@ class ModelChoice(Settings):
     )
     preset: Annotated[
         str,
-        Choice(("cpu", "gpu")),
-        Doc("Hardware budget of the family's defaults; explicit options override it."),
-    ] = "cpu"
+        Choice((AUTO_PRESET, CPU_PRESET, "gpu")),
+        Doc(
+            "Hardware budget of the family's defaults, which explicit options override; auto is "
+            "gpu where torch finds CUDA, else cpu."
+        ),
+    ] = AUTO_PRESET
 
 
 @dataclass(frozen=True)
@@ -228,17 +233,20 @@ def compose_train(
         if name not in setting_names:
             candidates = [*setting_names, *sorted(others)]
             raise unknown_setting_error(name, model.family, candidates, command)
-    if choice.preset != ModelChoice().preset and choice.preset not in declared.presets:
+    budget_name = choice.preset
+    if budget_name == AUTO_PRESET:
+        budget_name = _select_preset(model, values)
+    elif budget_name != CPU_PRESET and budget_name not in declared.presets:
         raise UserError(
-            f"--preset {choice.preset} is not available for {model.family}/{model.variation}. "
+            f"--preset {budget_name} is not available for {model.family}/{model.variation}. "
             "Omit it."
         )
-    budget = dict(declared.presets.get(choice.preset, {}))
+    budget = dict(declared.presets.get(budget_name, {}))
     preset = {} if data.data is not None else dict(PRESETS.get(data.dataset, {}))
     defaults = {name: value for name, value in (budget | preset).items() if name in setting_names}
     settings = declared.settings(**defaults | _select_values(declared.settings, values))
     return TrainConfig(
-        ModelConfig(model, choice.preset, settings),
+        ModelConfig(model, budget_name, settings),
         data,
         compose_run(values),
         ResumeSettings(**_select_values(ResumeSettings, values)),
@@ -246,6 +254,16 @@ def compose_train(
         frozenset(values),
         call=compose(CallSettings, values),
     )
+
+
+def _select_preset(model: ResolvedModel, values: Mapping[str, Any]) -> str:
+    """Return the preset for this machine: gpu with CUDA, unless another device is set."""
+    is_for_cuda = "gpu" in model.declaration.presets and values.get("device") in (
+        None,
+        "auto",
+        "cuda",
+    )
+    return "gpu" if is_for_cuda and has_cuda() else CPU_PRESET
 
 
 def check_minutes(config: TrainConfig) -> None:

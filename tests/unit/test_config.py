@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from eyevsai.config import ResumeSettings, TunedSettings, compose_train, train_settings
+from eyevsai.core.accelerator import has_cuda
 from eyevsai.core.call_settings import CallSettings
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Range, list_settings
@@ -137,6 +139,30 @@ def test_help_without_a_model_shows_what_the_default_one_takes(
     assert {"model", "dataset", "lr", "epochs", "flip", "mixup"} <= shared
     assert shared <= {setting.name for setting in train_settings("deep_v1", None)}
     assert not {"petals", "width", "features"} & shared
+
+
+@pytest.mark.parametrize(
+    ("values", "cuda", "preset"),
+    [
+        ({}, True, "gpu"),
+        ({}, False, "cpu"),
+        ({"preset": "cpu"}, True, "cpu"),
+        ({"preset": "gpu"}, False, "gpu"),
+        ({"device": "cpu"}, True, "cpu"),
+        ({"device": "cuda"}, True, "gpu"),
+        ({"model": "shallow"}, True, "cpu"),
+    ],
+)
+def test_auto_is_the_gpu_preset_where_cuda_is_found(
+    values: dict[str, str], cuda: bool, preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eyevsai.config.has_cuda", lambda: cuda)
+    composed = compose_train(values)
+    assert composed.model.preset == composed.flat()["preset"] == preset
+
+
+def test_machine_without_a_driver_has_no_cuda() -> None:
+    assert has_cuda() == torch.cuda.is_available()
 
 
 def test_a_preset_that_a_model_has_not_is_told() -> None:

@@ -17,6 +17,7 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings, ResidualSettings
+from eyevsai.models.factory import build, get_family
 
 BASE = DeepV1Settings(
     image_size=32,
@@ -179,3 +180,11 @@ def test_any_size_and_number_of_classes(size: int, classes: int) -> None:
         ).network.eval()
         with torch.no_grad():
             assert network(torch.randn(1, 3, size, size)).shape == (1, classes)
+
+
+@pytest.mark.parametrize("variation", ["standard", "residual"])
+def test_gpu_presets_have_about_5_million_parameters(variation: str) -> None:
+    declared = get_family("deep_v1").variations[variation]
+    settings = declared.settings(**declared.presets["gpu"])
+    learner = build("deep_v1", variation, settings, tuple(map(str, range(67))), 0)
+    assert 4.5e6 < learner.num_parameters() < 5.5e6

@@ -205,12 +205,13 @@ def test_memory_efficient_computes_again_too() -> None:
     assert not any(each.recomputes for each in make("resnet").network.stages)
 
 
-def test_the_gpu_preset_of_resnet_has_about_25_million_parameters() -> None:
+@pytest.mark.parametrize("variation", VARIATIONS)
+def test_gpu_presets_have_about_25_million_parameters(variation: str) -> None:
     settings = compose_train(
-        {"model": "deep_v2", "variation": "resnet", "preset": "gpu", "dataset": "pets"}
+        {"model": "deep_v2", "variation": variation, "preset": "gpu", "dataset": "pets"}
     ).model.settings
     assert isinstance(settings, DeepV2Settings)
-    learner = DeepV2Learner("resnet", settings, tuple(map(str, range(67))), 0)
+    learner = DeepV2Learner(variation, settings, tuple(map(str, range(67))), 0)
     assert 22.5e6 < learner.num_parameters() < 27.5e6
 
 
