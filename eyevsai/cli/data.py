@@ -89,7 +89,7 @@ def download(
 def check(folder: Folder = None, as_json: Json = False, **values: Any) -> None:
     """Check every file: bad files, duplicates, classes. Exit code 1 if files are bad."""
     page = Path(pop_settings(CheckPage, values).page)
-    settings = _data_settings(folder, values)
+    settings = named_data_settings(folder, values)
     with starting(settings, page=page, modules=(), has_store=False):
         from eyevsai.workflows.data.inspect import check_data
 
@@ -126,7 +126,7 @@ def check(folder: Folder = None, as_json: Json = False, **values: Any) -> None:
 
 def stats(folder: Folder = None, as_json: Json = False, **values: Any) -> None:
     """Print image counts by class and format, image sizes and class imbalance."""
-    settings = _data_settings(folder, values)
+    settings = named_data_settings(folder, values)
     with starting(settings, modules=(), has_store=False):
         from eyevsai.workflows.data.inspect import describe_data
 
@@ -155,7 +155,7 @@ def cache(
         print(f"{cache_bytes(root) / 1e6:.1f} MB in {root}; --clear deletes them")
 
 
-def _data_settings(folder: str | None, values: dict[str, Any]) -> DataSettings:
+def named_data_settings(folder: str | None, values: dict[str, Any]) -> DataSettings:
     """Return the data settings; raise UserError unless exactly one dataset is named."""
     values = merge_named(folder, values, "data")
     if ("data" in values) == ("dataset" in values):

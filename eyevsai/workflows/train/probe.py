@@ -18,12 +18,14 @@ from eyevsai.data.dataset import Dataset, Split
 from eyevsai.data.pixel_cache import PixelCache, is_cached, resize_sample
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.models.factory import build
+from eyevsai.models.shallow.learner import ShallowLearner
 from eyevsai.training.settings import TrainingSettings, UnfreezingSettings
 from eyevsai.training.trainer_state import EpochMetrics
 
 log = logging.getLogger("eyevsai")
 
 BATCH = 32
+SHALLOW_IMAGES, IMAGES_PER_CLASS = 256, 6  # of the probe of the shallow family
 SAMPLES = 8  # files that are decoded to estimate the time of the pixel cache
 
 
@@ -84,10 +86,35 @@ def measure_speed(config: TrainConfig, dataset: Dataset) -> Speed:
         ends.append(time.perf_counter())
         rates.append(metrics["images_per_s"])
 
-    with _hiding_log():
+    with hiding_log():
         learner.fit(split, split, _on_epoch)
     evaluation_s = ends[1] - ends[0] - len(split) / rates[1]
     return Speed(rates[1], len(split) / max(evaluation_s, 1e-3))
+
+
+def measure_shallow(config: TrainConfig, dataset: Dataset) -> float:
+    """Return the expected seconds to train a model of the shallow family on a dataset.
+
+    Features take the same time for each image; the time of the estimator grows with the square of
+    their number.
+    """
+    model, classes = config.model, tuple(dataset.classes)
+    learner = build(model.family, model.variation, model.settings, classes, config.run.seed)
+    assert isinstance(learner, ShallowLearner)
+    count = max(SHALLOW_IMAGES, IMAGES_PER_CLASS * len(classes))
+    shapes = [
+        learner.preprocessing.resized_shape(sample.record.height, sample.record.width)
+        for sample in dataset.samples[:: max(1, len(dataset.samples) // count)]
+    ]
+    split = _random_split(shapes, count, len(classes))
+    start = time.perf_counter()
+    learner.extract(split)
+    features_s = time.perf_counter() - start
+    learner.fit(split, split, lambda *_: None)
+    fit_s = max(0.0, time.perf_counter() - start - 3 * features_s)
+    num_train, num_all = len(dataset.labels_of("train")), len(dataset.samples)
+    decoding_s = estimate_decoding(dataset, learner.preprocessing)
+    return decoding_s + features_s * num_all / count + fit_s * (num_train / count) ** 2
 
 
 def _random_split(shapes: Sequence[tuple[int, int]], count: int, num_classes: int) -> Split:
@@ -101,7 +128,8 @@ def _random_split(shapes: Sequence[tuple[int, int]], count: int, num_classes: in
 
 
 @contextmanager
-def _hiding_log() -> Iterator[None]:
+def hiding_log() -> Iterator[None]:
+    """Hide log lines below ERROR inside the block: those of a probe are not those of a run."""
     level = log.level
     log.setLevel(logging.ERROR)
     try:

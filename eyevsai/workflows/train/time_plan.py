@@ -39,6 +39,8 @@ class TimePlan:
     decoding_s: float  # of the pixel cache; 0 if it exists
     evaluation_s: float  # of the valid split
     untimed_epochs: int  # epochs at the start whose length does not depend on the time
+    window_s: float  # for epochs
+    epoch_s: float  # of an epoch with its evaluation
     tail_s: float = TAIL_S
 
 
@@ -76,8 +78,15 @@ def plan_training(
         remaining.decoding_s(size),
         remaining.evaluation_s(size),
         count_untimed_epochs(final),
+        remaining.window_s(size),
+        remaining.epoch_s(size),
     )
-    _log_plan(plan, remaining, settings)
+    if plan.window_s < plan.epoch_s:
+        log.warning(
+            "A time budget of %s is too short for one epoch, which takes about %s.",
+            format_seconds(plan.budget_s),
+            format_seconds(plan.epoch_s),
+        )
     return planned, plan
 
 
@@ -155,13 +164,7 @@ def _plan_unfreezing(
     return changes
 
 
-def _log_plan(plan: TimePlan, remaining: _Remaining, before: TrainingSettings) -> None:
-    if remaining.window_s(plan.image_size) < remaining.epoch_s(plan.image_size):
-        log.warning(
-            "A time budget of %s is too short for one epoch, which takes about %s.",
-            format_seconds(plan.budget_s),
-            format_seconds(remaining.epoch_s(plan.image_size)),
-        )
+def _log_plan(plan: TimePlan, before: TrainingSettings) -> None:
     smaller = (
         f", instead of {before.image_size} px, for {MIN_EPOCHS} epochs or more"
         if plan.image_size < before.image_size
@@ -239,6 +242,7 @@ def plan_time(
     budget, plan = TimeBudget(60 * settings.minutes, started_at, TAIL_S), None
     if is_new:
         config, plan = plan_training(config, dataset, budget)
+        _log_plan(plan, settings)
     untimed_epochs = count_untimed_epochs(config.model.settings)
     pace = TimedPace(budget, plan.evaluation_s if plan else 0.0, untimed_epochs)
     return config, Timing(pace, budget, plan)

@@ -78,7 +78,9 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "head_units": ({}, 0),
 }
 # These change how a run is computed and not what it computes: see the tests below.
-COMPUTE = {"device", "devices", "channels_last", "threads", "memory_efficient"}
+COMPUTE = {"device", "devices", "channels_last", "threads", "memory_efficient"} | {
+    "minutes"  # acts through the pace: test_pace.py
+}
 
 
 @pytest.fixture(scope="module")
