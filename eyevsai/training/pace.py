@@ -120,22 +120,34 @@ class TimedPace(_RecordedPositions):
     the end grow in proportion.
     """
 
-    def __init__(self, budget: TimeBudget, evaluation_s: float, untimed_epochs: int = 0) -> None:
+    def __init__(
+        self,
+        budget: TimeBudget,
+        evaluation_s: float,
+        untimed_epochs: int = 0,
+        *,
+        step_s: float = 0.0,
+        has_features: bool = False,
+    ) -> None:
         """Configure the pace.
 
         Args:
             budget: time budget of the run.
-            evaluation_s: expected seconds of an evaluation, until one is measured.
+            evaluation_s: expected seconds of an evaluation by the network, until one is measured.
             untimed_epochs: epochs at the start that are as long as without a budget.
+            step_s: seconds of a step when `evaluation_s` was measured; 0 if unknown.
+            has_features: timed epochs use cached features, not the whole network.
         """
         super().__init__()
         self.budget = budget
         self.untimed_epochs = untimed_epochs
-        self._evaluation_s = evaluation_s
+        self.has_features = has_features
+        self._evaluation_s = evaluation_s  # after an epoch
+        self._final_evaluation_s = evaluation_s  # of the best weights
         self._window_starts_s: float | None = None  # in seconds of the budget
         self._step_s = 0.0  # moving average
         self._fastest_step_s = 0.0  # minimum of the average
-        self._evaluated_step_s = 0.0  # average at the last evaluation
+        self._evaluated_step_s = step_s  # average at the last evaluation
         self._last_step_at: float | None = None
 
     def is_over(self, epoch: int) -> bool:
@@ -154,7 +166,11 @@ class TimedPace(_RecordedPositions):
         return self._record(epoch, max(self.untimed_epochs + length * share, last))
 
     def end_evaluation(self, seconds: float) -> None:
+        if self._last_step_at is None:
+            return  # after an untimed epoch, which may evaluate cached features
         self._evaluation_s, self._evaluated_step_s = seconds, self._step_s
+        if not self.has_features:
+            self._final_evaluation_s = seconds
 
     def _measure_step(self, *, is_first: bool) -> None:
         """Update the average duration of a step; before the first one, there was an evaluation."""
@@ -176,15 +192,16 @@ class TimedPace(_RecordedPositions):
         if self._window_starts_s is None:
             self._window_starts_s = elapsed
         tail_s = self.budget.tail_s * _ratio(self._step_s, self._fastest_step_s)
-        evaluation_s = self._evaluation_s * _ratio(self._step_s, self._evaluated_step_s)
-        window_s = self.budget.total_s - tail_s - 2 * evaluation_s - self._window_starts_s
+        evaluations_s = self._evaluation_s + self._final_evaluation_s
+        tail_s += evaluations_s * _ratio(self._step_s, self._evaluated_step_s)
+        window_s = self.budget.total_s - tail_s - self._window_starts_s
         return (elapsed + seconds - self._window_starts_s) / window_s if window_s > 0 else 1.0
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {
             "used_s": self.budget.elapsed(),
             "window_starts_s": self._window_starts_s,
-            "evaluation_s": self._evaluation_s,
+            "evaluations_s": [self._evaluation_s, self._final_evaluation_s],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -192,7 +209,7 @@ class TimedPace(_RecordedPositions):
         super().load_state_dict(state)
         self.budget.used_s = state["used_s"]
         self._window_starts_s = state["window_starts_s"]
-        self._evaluation_s = state["evaluation_s"]
+        self._evaluation_s, self._final_evaluation_s = state["evaluations_s"]
 
 
 def _ratio(now: float, before: float) -> float:

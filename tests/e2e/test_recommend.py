@@ -40,7 +40,7 @@ def test_pretrained_network_is_recommended_if_its_weights_are_here(
     result = json.loads(eyevsai("recommend", str(pictures), "--minutes", "3", "--json").stdout)
     assert result["better"] == ""
     assert result["dataset"]["imbalance"] > 3
-    assert [each["model"] for each in result["candidates"]][0] == "transfer/efficientnet_lite0"
+    assert result["candidates"][0]["model"] == "transfer/efficientnet_lite0"
     command = shlex.split(result["candidates"][0]["command"])
     assert command[-2:] == ["--minutes", "3"]
 

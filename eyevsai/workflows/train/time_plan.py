@@ -244,7 +244,13 @@ def plan_time(
         config, plan = plan_training(config, dataset, budget)
         _log_plan(plan, settings)
     untimed_epochs = count_untimed_epochs(config.model.settings)
-    pace = TimedPace(budget, plan.evaluation_s if plan else 0.0, untimed_epochs)
+    pace = TimedPace(
+        budget,
+        plan.evaluation_s if plan else 0.0,
+        untimed_epochs,
+        step_s=settings.batch_size / plan.speed.train if plan and not untimed_epochs else 0.0,
+        has_features=not getattr(config.model.settings, "fine_tune_epochs", 1),
+    )
     return config, Timing(pace, budget, plan)
 
 

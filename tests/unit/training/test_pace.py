@@ -111,6 +111,26 @@ def test_untimed_epochs_come_before_the_window() -> None:
     assert machine.now - 1000 == pytest.approx(100, rel=0.01)
 
 
+@pytest.mark.parametrize("has_features", [False, True])
+def test_evaluations_of_cached_features_do_not_stand_for_those_of_the_network(
+    has_features: bool,
+) -> None:
+    machine = Machine(0.5, 0.01)
+    budget = TimeBudget(100.0, machine.now, clock=machine.clock)
+    untimed_epochs = 0 if has_features else 2
+    pace = TimedPace(budget, 10.0, untimed_epochs, has_features=has_features)
+    pace.start(6)
+
+    def on_step(position: float) -> None:
+        if position > 2 and not has_features:
+            machine.evaluation_s = 10.0
+
+    machine.train(pace, 10, on_step)
+    if has_features:
+        machine.now += 10.0  # of the best weights, by the network
+    assert machine.now - 1000 == pytest.approx(100, rel=0.01)
+
+
 def test_resumed_training_has_what_is_left_of_the_budget() -> None:
     machine = Machine(1.0, 1.0)
     pace = timed(machine, 100.0, 4)
