@@ -128,7 +128,7 @@ def test_evaluations_of_cached_features_do_not_stand_for_those_of_the_network(
     machine.train(pace, 10, on_step)
     if has_features:
         machine.now += 10.0  # of the best weights, by the network
-    assert machine.now - 1000 == pytest.approx(100, rel=0.01)
+    assert machine.now - 1000 == pytest.approx(100, rel=0.05)
 
 
 def test_resumed_training_has_what_is_left_of_the_budget() -> None:
