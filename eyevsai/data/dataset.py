@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -102,9 +102,40 @@ class Split:
             FEATURES, f"{self.key}/{torch.__version__}/{features_key}", _build, _read, check
         )
 
-    def arrays(self, indices: Sequence[int] | None = None) -> list[npt.NDArray[np.uint8]]:
-        """Return the images at `indices` (default: all) as a list of H,W,3 uint8 arrays."""
-        return [image.numpy() for image in self.images(indices)]
+    def arrays(self, indices: Sequence[int] | None = None) -> SplitArrays:
+        """Return the images at `indices` (default: all), each H,W,3 uint8, read on access."""
+        return SplitArrays(
+            self.pixels, self.rows if indices is None else [self.rows[i] for i in indices]
+        )
+
+
+@dataclass(frozen=True)
+class SplitArrays(Sequence[npt.NDArray[np.uint8]]):
+    """Images of a split as a sequence; each is read from the pixel cache when it is accessed.
+
+    A slice is such a sequence, too, so that no split is in memory at once.
+
+    Attributes:
+        pixels: the resized images of the whole dataset.
+        rows: indices of the images in `pixels`.
+    """
+
+    pixels: PixelCache
+    rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> npt.NDArray[np.uint8]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> SplitArrays: ...
+
+    def __getitem__(self, index: int | slice) -> npt.NDArray[np.uint8] | SplitArrays:
+        if isinstance(index, slice):
+            return SplitArrays(self.pixels, self.rows[index])
+        return self.pixels.image(self.rows[index]).numpy()
 
 
 SPLIT_TABLE = "split.tsv"  # artifact of a run, with the text of `Dataset.split_table`

@@ -96,9 +96,9 @@ class NetworkLearner:
 
         The network computes in float32; the temperature is applied. Zero images give shape 0,C.
         """
-        tensors = [torch.from_numpy(np.ascontiguousarray(image)) for image in images]
-        if not tensors:
+        if not len(images):
             return np.zeros((0, len(self.classes)), dtype=np.float32)
+        tensors = (torch.from_numpy(np.ascontiguousarray(image)) for image in images)
         network = predictor(self.network, tta_flip=self.settings.tta_flip)
         logits = predict_logits(network, self.preprocessing, tensors)
         return (logits / self.temperature).softmax(1).numpy()

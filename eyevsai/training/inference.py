@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -59,9 +60,11 @@ def predictor(network: nn.Module, *, tta_flip: bool) -> nn.Module:
 
 @torch.inference_mode()
 def predict_logits(
-    network: nn.Module, preprocessing: Preprocessing, images: list[Tensor]
+    network: nn.Module, preprocessing: Preprocessing, images: Iterable[Tensor]
 ) -> Tensor:
     """Return the logits of images, N,C float32 on the CPU, computed in float32 in eval mode.
+
+    Holds the images of one batch at a time.
 
     Args:
         network: network on its device, which takes N,3,S,S float32.
@@ -71,10 +74,9 @@ def predict_logits(
     device = next(network.parameters()).device
     outputs = []
     batch_size = CPU_BATCH if device.type == "cpu" else BATCH
+    crops_of_images = (preprocessing.crop(image[None]) for image in images)
     with evaluating(network):
-        for start in range(0, len(images), batch_size):
-            crops = torch.cat(
-                [preprocessing.crop(image[None]) for image in images[start : start + batch_size]]
-            )
+        while batch := list(islice(crops_of_images, batch_size)):
+            crops = torch.cat(batch)
             outputs.append(network(preprocessing.normalize(crops.to(device))).float().cpu())
     return torch.cat(outputs)

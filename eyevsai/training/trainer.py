@@ -342,7 +342,7 @@ class Trainer:
             eval_network = predictor(network, tta_flip=self.settings.tta_flip)
 
             def predict(rows: Sequence[int]) -> Tensor:
-                return predict_logits(eval_network, self.preprocessing, list(valid.images(rows)))
+                return predict_logits(eval_network, self.preprocessing, valid.images(rows))
 
             logits = self._group.predict(len(valid), self._num_classes, predict)
         accuracy = (logits.argmax(1) == valid.labels).double().mean().item()
