@@ -1,4 +1,8 @@
-"""Command line of the benchmarks: `make bench` runs all, `python -m benchmarks NAME ...` some."""
+"""Command line of the benchmarks: `make bench` runs all, `python -m benchmarks NAME ...` some.
+
+`python -m benchmarks peers [ROW ...]` compares with other projects, which it installs. It is not
+part of `make bench`.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +34,18 @@ BENCHMARKS = {
 }
 
 
+PEERS = "peers"
+
+
 def main() -> None:
     """Run the named benchmarks, or all of them; exit with an error if a name is unknown."""
+    if sys.argv[1:2] == [PEERS]:
+        import_module("benchmarks.peers.command").main(sys.argv[2:])
+        return
     names = sys.argv[1:] or list(BENCHMARKS)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        sys.exit(f"There is no benchmark {unknown[0]!r}. Known: {', '.join(BENCHMARKS)}.")
+        sys.exit(f"There is no benchmark {unknown[0]!r}. Known: {', '.join((*BENCHMARKS, PEERS))}.")
     for name in names:
         print(f"## {name}", flush=True)
         import_module(BENCHMARKS[name]).main()

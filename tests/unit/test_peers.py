@@ -1,0 +1,232 @@
+"""Comparison with other projects: ratios, tables and measurement; no peer is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.peers import command, environments, measure, rows
+from benchmarks.peers.environments import InstallationError, Peer, clean_environment, pin
+from benchmarks.peers.measure import Measurement, parse
+from benchmarks.peers.table import (
+    OURS,
+    Cell,
+    Metric,
+    advantage,
+    best_peer,
+    format_table,
+    format_value,
+    ratio,
+    verdict,
+)
+
+SECONDS = Metric("s", "seconds", target=2.0)
+RATE = Metric("rate", "images/s", higher_is_better=True, target=2.0)
+
+
+def test_a_ratio_is_ours_divided_by_theirs_of_the_medians() -> None:
+    assert ratio(Cell((1.0, 2.0, 9.0)), Cell((4.0,))) == 0.5
+    assert ratio(Cell(), Cell((4.0,))) is None
+    assert ratio(Cell((4.0,)), Cell(reason="no export")) is None
+    assert ratio(Cell((4.0,)), Cell((0.0,))) is None
+
+
+def test_the_best_peer_is_the_fastest_one_and_never_eyevsai() -> None:
+    cells = {OURS: Cell((1.0,)), "a": Cell((3.0,)), "b": Cell((2.0,)), "c": Cell(reason="none")}
+    assert best_peer(SECONDS, cells) == "b"
+    assert best_peer(RATE, cells) == "a"
+    assert best_peer(RATE, {OURS: Cell((1.0,)), "c": Cell(reason="none")}) is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "ours", "theirs", "factor", "text"),
+    [
+        (SECONDS, 1.0, 3.0, 3.0, "3.00 x a; target 2: met"),
+        (SECONDS, 2.0, 3.0, 1.5, "1.50 x a; target 2: missed"),
+        (SECONDS, 4.0, 3.0, 0.75, "0.75 x a; target 2: missed; a wins"),
+        (RATE, 600.0, 200.0, 3.0, "3.00 x a; target 2: met"),
+        (RATE, 100.0, 200.0, 0.5, "0.50 x a; target 2: missed; a wins"),
+        (Metric("s", "seconds"), 4.0, 3.0, 0.75, "0.75 x a; a wins"),
+    ],
+)
+def test_the_verdict_names_target_and_winner(
+    metric: Metric, ours: float, theirs: float, factor: float, text: str
+) -> None:
+    cells = {OURS: Cell((ours,)), "a": Cell((theirs,))}
+    assert advantage(metric, cells) == pytest.approx(factor)
+    assert verdict(metric, cells) == text
+
+
+def test_a_row_without_measured_peers_has_no_verdict() -> None:
+    assert verdict(SECONDS, {OURS: Cell((1.0,)), "a": Cell(reason="failed")}) == ""
+
+
+def test_the_table_has_medians_ranges_ratios_and_reasons() -> None:
+    cells = {
+        "s": {OURS: Cell((1.0, 1.2, 1.1)), "a": Cell((2.2,)), "b": Cell(reason="no | export\nyet")},
+        "rate": {OURS: Cell((600.0,)), "a": Cell((300.0,)), "b": Cell()},
+    }
+    assert format_table((SECONDS, RATE), cells).splitlines() == [
+        "|  | seconds | images/s |",
+        "|---|---|---|",
+        "| eyevsai | 1.10 (1.00-1.20) | 600 |",
+        "| a | 2.20, 0.50 | 300, 2.00 |",
+        "| b | no / export yet | not measured |",
+        "| best peer | 2.00 x a; target 2: met | 2.00 x a; target 2: met |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(12345.6, "12,346"), (100.0, "100"), (12.34, "12.3"), (1.234, "1.23"), (0.01234, "0.012")],
+)
+def test_values_have_three_significant_digits(value: float, text: str) -> None:
+    assert format_value(value) == text
+
+
+def test_the_values_of_a_script_are_in_its_last_line() -> None:
+    output = 'noise\n{"values": {"s": 1.5}}\nmore noise\n'
+    measured = {"wall_s": 9.0, "peak_mib": 8.0}
+    assert parse(output, "", 0, measured).values == {"wall_s": 9.0, "peak_mib": 8.0, "s": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("output", "errors", "returncode", "error"),
+    [
+        ("", "Traceback\nValueError: no\n\n", 1, "failed (exit code 1): ValueError: no"),
+        ("", "", 0, "failed (exit code 0): no output"),
+        ('{"values": {"s": 1}}', "killed", -9, "failed (exit code -9): killed"),
+    ],
+)
+def test_a_failed_script_has_its_last_error_as_the_reason(
+    output: str, errors: str, returncode: int, error: str
+) -> None:
+    result = parse(output, errors, returncode, {})
+    assert (result.values, result.error) == ({}, error)
+
+
+@pytest.mark.processes("measures the memory of a process and its child")
+def test_memory_of_children_counts_and_shared_pages_count_once(tmp_path: Path) -> None:
+    code = (
+        "import os, time\n"
+        "shared = b'x' * (100 << 20)\n"
+        "pid = os.fork()\n"
+        "own = b'y' * (50 << 20) if pid == 0 else b''\n"
+        "time.sleep(1.5)\n"
+        "if pid == 0: os._exit(0)\n"
+        "os.wait()\n"
+        'print(\'{"values": {"s": 1}}\')\n'
+    )
+    result = measure.measure([sys.executable, "-c", code], tmp_path, os.environ, 60)
+    assert 150 <= result.values["peak_mib"] < 200
+    assert result.values["wall_s"] >= 1.5
+
+
+@pytest.mark.processes("a process that does not end, and its child")
+def test_a_process_that_does_not_end_is_ended_with_its_children(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "open('pid', 'w').write(str(child.pid))\n"
+        "child.wait()\n"
+    )
+    result = measure.measure([sys.executable, "-c", code], tmp_path, os.environ, 2)
+    assert result.error == "not finished after 2 s"
+    pid = int((tmp_path / "pid").read_text())
+    stat = Path(f"/proc/{pid}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_peers_get_our_torch_and_no_way_to_our_packages() -> None:
+    assert pin(("timm==1", "torch", "torchvision"), {"torch": "2.9", "torchvision": "0.2"}) == [
+        "timm==1",
+        "torch==2.9",
+        "torchvision==0.2",
+    ]
+    env = clean_environment({"PYTHONPATH": "/work", "OMP_NUM_THREADS": "1", "PATH": "/bin"})
+    assert "PYTHONPATH" not in env
+    assert "OMP_NUM_THREADS" not in env
+    assert env["PATH"] == "/bin"
+
+
+def test_a_peer_that_cannot_be_installed_has_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "HOME", tmp_path)
+    monkeypatch.setattr(environments, "_installer", lambda python: ["false"])
+    monkeypatch.setattr(environments, "_call", _fail)
+    with pytest.raises(InstallationError, match="no such package"):
+        environments.prepare(Peer("none", "None", ("none==1",), "none"))
+    assert not (tmp_path / "none" / environments.STAMP).exists()
+
+
+def _fail(command: list[str]) -> None:
+    raise InstallationError("no such package")
+
+
+def test_cells_have_the_values_of_successful_repeats_or_the_reason() -> None:
+    row = rows.ROWS["startup"]
+    values = {"first_command_s": 2.0, "first_batch_s": 1.0, "peak_mib": 10.0}
+    results = {
+        OURS: [Measurement(values | {"help_s": 0.2}), Measurement(values | {"help_s": 0.4})],
+        "timm": [Measurement(values)],
+        "Lightning": [Measurement({}, "failed (exit code 1): no")],
+    }
+    cells = command.make_cells(row, results, {"fastai": "cannot be installed: no"})
+    assert cells["help_s"][OURS] == Cell((0.2, 0.4))
+    assert cells["help_s"]["timm"] == Cell(reason=rows.NO_COMMAND["help_s"])
+    assert cells["first_batch_s"]["timm"] == Cell((1.0,))
+    assert cells["first_batch_s"]["fastai"].reason == "cannot be installed: no"
+    assert cells["first_batch_s"]["Lightning"].reason == "failed (exit code 1): no"
+
+
+def test_each_participant_has_a_script_and_an_environment() -> None:
+    for row in rows.ROWS.values():
+        assert OURS in row.participants
+        for participant in row.participants.values():
+            path = command.SCRIPTS / participant.script
+            source = path.read_text(encoding="utf-8")
+            assert not participant.environment or participant.environment in environments.PEERS
+            for step in participant.steps(Path("data"), 0):
+                assert not step.task or f"def {step.task}(" in source
+                json.dumps(dict(step.arguments))
+
+
+def test_epochs_are_summed_up_as_the_first_and_the_median_of_the_others() -> None:
+    values = {"epoch_0": 9.0, "epoch_1": 2.0, "epoch_2": 4.0, "wall_s": 20.0}
+    assert rows.summarize_epochs(values, 300) == {
+        "first_s": 9.0,
+        "later_s": 3.0,
+        "images_per_s": 100.0,
+    }
+    assert rows.summarize_epochs({}, 300) == {}
+
+
+@pytest.mark.processes("runs the command as a user does")
+def test_the_command_refuses_unknown_rows() -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "peers", "speed"],
+        cwd=command.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 1
+    assert "There is no row 'speed'. Known: epoch, features" in process.stderr
+
+
+@pytest.mark.processes("runs the command as a user does")
+def test_without_photographs_the_command_names_what_is_missing(tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "peers"],
+        cwd=command.ROOT,
+        env=os.environ | {"EYEVSAI_DATA": str(tmp_path / "none")},
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0
+    assert "Set EYEVSAI_DATA to the folder of the photographs" in process.stdout
