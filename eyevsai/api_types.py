@@ -18,7 +18,7 @@ class TrialKeywords(TypedDict, total=False):
 
     model: Text
     variation: Text | None
-    preset: Literal["cpu", "gpu"]
+    preset: Literal["auto", "cpu", "gpu"]
     dataset: Text
     data: Text | None
     data_dir: Text
@@ -41,6 +41,7 @@ class TrialKeywords(TypedDict, total=False):
     experiment: Text | None
     image_size: int
     class_weights: bool
+    minutes: float | None
     batch_size: int
     grad_accum_steps: int
     optimizer: Literal["adamw", "adam", "sgd"]
@@ -87,6 +88,7 @@ class TrialKeywords(TypedDict, total=False):
     attention: Literal["none", "self"]
     attention_reduction: int
     attention_heads: int
+    downsampling: Literal["auto", "full"]
     separable: bool
     stochastic_depth: float
     gradient_checkpointing: bool
@@ -127,6 +129,7 @@ class TrainKeywords(TrialKeywords, total=False):
     """Keywords of `train`; most settings of a family apply to its models only."""
 
     tuned: Text
+    replay: Text | None
     checkpoint_every_s: float
     resume: Text | None
     resume_force: bool
