@@ -32,10 +32,11 @@ def read_project() -> dict[str, Any]:
 
 
 def list_requirements() -> list[Requirement]:
-    """Return the requirements of eyevsai and of the extras that both ends have."""
+    """Return the requirements of eyevsai and of the extras that both ends have, on this machine."""
     project = read_project()
     extras = [text for extra in EXTRAS for text in project["optional-dependencies"][extra]]
-    return [Requirement(text) for text in [*project["dependencies"], *extras]]
+    requirements = [Requirement(text) for text in [*project["dependencies"], *extras]]
+    return [each for each in requirements if each.marker is None or each.marker.evaluate()]
 
 
 def read_pins(end: str) -> dict[str, Requirement]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from eyevsai.cli.main import main
 from eyevsai.cli.options import drop_empty
 from eyevsai.cli.project import COMMANDS
+from eyevsai.core.shell import unquote_arguments
 
 RUN_ID = "MLFLOW_RUN_ID"
 
@@ -24,8 +25,9 @@ def run_entry_point(name: str) -> None:
     """
     run_id = os.environ.get(RUN_ID)
     enter_caller_dir(f"entrypoints.{name}")
+    arguments = sys.argv[1:] if run_id is None else unquote_arguments(sys.argv[1:])
     try:
-        main([*COMMANDS.get(name, (name,)), *drop_empty(name, sys.argv[1:])])
+        main([*COMMANDS.get(name, (name,)), *drop_empty(name, arguments)])
     except SystemExit as end:
         if end.code and run_id is not None:
             _label_failed_call(run_id, name, end.__context__)

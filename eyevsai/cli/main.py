@@ -15,6 +15,7 @@ from eyevsai.cli import data, models, project, recommend, registry, system, trai
 from eyevsai.cli.completion import read_completion_line
 from eyevsai.cli.help import MAX_WIDTH
 from eyevsai.cli.options import add_switches, peek_settings
+from eyevsai.cli.output import escape_unencodable
 from eyevsai.cli.parsing import Verbosity, with_hyphens
 from eyevsai.core.errors import JobError, TerminationRequested, UserError, explain_path_error
 from eyevsai.core.logging import configure_logging
@@ -42,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     gc.set_threshold(*GC_THRESHOLDS)
     atexit.register(freeze_objects)
+    escape_unencodable()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     verbosity = Verbosity()
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +29,7 @@ from eyevsai.core.logging import configure_logging
 from eyevsai.core.model_ref import MODEL_FORMS, VERSION_FORMS
 from eyevsai.core.paths import expand, is_dir, is_file
 from eyevsai.core.settings import Setting, as_flag, list_settings
+from eyevsai.core.shell import quote
 from eyevsai.data.settings import DataSettings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
@@ -272,7 +272,7 @@ def _describe_trained(context: typer.Context, as_json: bool, values: dict[str, A
         extra = context.args[1:] or [as_flag(name) for name in values]
         raise UserError(
             f"Unexpected argument {extra[0]!r}: the settings of the trained model {model} are "
-            f"fixed. Use: eyevsai describe {shlex.quote(model)}"
+            f"fixed. Use: eyevsai describe {quote(model)}"
         )
     configure_logging()
     is_local = is_file(expand(model)) or is_dir(expand(model))

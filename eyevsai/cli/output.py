@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 from eyevsai.store.uris import find_store, mask_password
+
+
+def escape_unencodable() -> None:
+    """Escape characters that the encoding of standard output lacks, instead of raising an error.
+
+    A file or a pipe on Windows has the code page of the system, unless PYTHONUTF8 is set.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def format_view_hint() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from eyevsai.core.loading import loading
 from eyevsai.core.logging import configure_logging, is_verbose
 from eyevsai.core.paths import expand
 from eyevsai.core.settings import Doc, Range, Settings, list_settings
+from eyevsai.core.shell import join
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.factory import FAMILIES
 from eyevsai.workflows.startup import starting
@@ -163,7 +163,7 @@ def install(
         job.install(missing)
         print(f"Installed: {', '.join(extra.name for extra in missing)}.")
     elif missing:
-        print(shlex.join(job.pip_command(missing)))
+        print(join(job.pip_command(missing)))
 
 
 def ui(

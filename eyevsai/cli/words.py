@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.foreign_words import advise_option
 from eyevsai.core.paths import expand, is_dir
 from eyevsai.core.settings import as_flag
+from eyevsai.core.shell import quote
 from eyevsai.data.catalog import DESCRIPTIONS
 from eyevsai.models.factory import FAMILIES, get_family, resolve_model
 from eyevsai.workflows.command_options import check_other_commands
@@ -86,7 +86,7 @@ def _explain_option(word: str, options: Collection[str], command: str) -> str:
     if not equals and name == typed.replace("-", "_"):
         return ""
     if name in options:
-        return f"Use {as_flag(name)}{f' {shlex.quote(value)}' if value else ''}. "
+        return f"Use {as_flag(name)}{f' {quote(value)}' if value else ''}. "
     advice = advise_option(name, options, command)
     return f"{advice} " if advice else "Options begin with two hyphens. "
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from eyevsai.core.errors import write_error
+
+# Windows does not replace a file that a process has open, even if it only reads it. Readers of the
+# files that are written here have them open for milliseconds.
+REPLACE_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if sys.platform == "win32" else ()
 
 
 @contextmanager
@@ -95,9 +101,20 @@ def write_atomically(path: Path, text: str, *, durable: bool = False) -> None:
         OSError: the file cannot be written; the old content stays.
     """
     new = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with open(new, "w", encoding="utf-8") as stream:
+    with open(new, "w", encoding="utf-8", newline="\n") as stream:
         stream.write(text)
         if durable:
             stream.flush()
             os.fsync(stream.fileno())
+    _replace(new, path)
+
+
+def _replace(new: Path, path: Path) -> None:
+    """Rename a file; try again while another process has the file `path` open, on Windows."""
+    for pause_s in REPLACE_PAUSES_S:
+        try:
+            new.replace(path)
+            return
+        except PermissionError:
+            time.sleep(pause_s)
     new.replace(path)

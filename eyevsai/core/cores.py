@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 STATISTICS = Path("/proc/stat")
@@ -36,11 +37,19 @@ def busy_cores(seconds: float = 0.1) -> float | None:
 
 def _read_times() -> dict[str, list[int]]:
     """Return the clock ticks by kind of use, of each core that this process may use."""
-    own = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    own = {f"cpu{number}" for number in _own_cores()}
     rows = (line.split() for line in STATISTICS.read_text(encoding="ascii").splitlines())
     return {row[0]: [int(ticks) for ticks in row[1 : COLUMNS + 1]] for row in rows if row[0] in own}
 
 
 def count_cores() -> int:
     """Return the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return len(_own_cores())
+
+
+def _own_cores() -> Collection[int]:
+    """Return the numbers of the CPU cores that this process may use; all where it is unknown."""
+    if hasattr(os, "sched_getaffinity"):
+        cores: Collection[int] = os.sched_getaffinity(0)
+        return cores
+    return range(os.cpu_count() or 1)

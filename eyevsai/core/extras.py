@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,25 @@ def read_extras() -> dict[str, tuple[str, ...]]:
     not updated after the installation; otherwise from the metadata of the installed package.
     """
     if (project := read_pyproject()) is not None:
-        return {name: tuple(pins) for name, pins in project["optional-dependencies"].items()}
+        extras = project["optional-dependencies"]
+        return {name: tuple(_drop_markers(pins)) for name, pins in extras.items()}
     from importlib import metadata
 
     about = metadata.metadata(PROJECT)
     return {name: _requirements_of(name) for name in about.get_all("Provides-Extra") or ()}
+
+
+def _drop_markers(requirements: Iterable[str]) -> Iterator[str]:
+    """Yield the requirements that apply to this machine, without their markers."""
+    from packaging.requirements import Requirement
+
+    for text in requirements:
+        requirement = Requirement(text)
+        if requirement.marker is None:
+            yield text
+        elif requirement.marker.evaluate():
+            requirement.marker = None
+            yield str(requirement)
 
 
 def read_pyproject() -> dict[str, Any] | None:

@@ -1,8 +1,9 @@
-"""Identity of this machine and of its current boot, and exit codes of processes."""
+"""Identity of this machine and of its current boot; memory and exit codes of processes."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import uuid
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,16 @@ def boot_id() -> str:
         return ""
 
 
+def peak_memory_mib() -> float:
+    """Return the largest resident memory that this process has had so far, in MiB."""
+    if sys.platform == "win32":
+        return float(psutil.Process().memory_info().peak_wset / 2**20)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak / (2**20 if sys.platform == "darwin" else 2**10))  # bytes on macOS, else KiB
+
+
 def describe_exit(code: int) -> str:
     """Describe the end of a process by its `returncode`, as the predicate of a sentence.
 
@@ -51,6 +62,6 @@ def describe_exit(code: int) -> str:
 
 def _read(path: str) -> str:
     try:
-        return Path(path).read_text().strip()
-    except OSError:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
         return ""

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from dataclasses import dataclass
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.shell import quote
 
 # stages of MLflow, and its word for the newest version, in lower case
 STAGE_WORDS = ("production", "staging", "archived", "none", "latest")
@@ -28,6 +28,7 @@ _NAME = re.compile(r"[^/:]+", re.DOTALL)
 _LOGGED_MODEL = re.compile(r"m-[0-9a-f]{32}")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _PATH_PREFIXES = ("/", "./", "../", "~/")
+_IS_BACKSLASH_SEPARATOR = os.sep == "\\"
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def parse_model(text: str) -> ModelRef:
         return _parse_uri(text)
     if _RUN_ID.fullmatch(text):
         return ModelRef(text, run_id=text)
-    if text.startswith(_PATH_PREFIXES):
+    if text.startswith(_PATH_PREFIXES) or (_IS_BACKSLASH_SEPARATOR and "\\" in text):
         return ModelRef(text)
     return _parse_registered(text, text) or ModelRef(text)
 
@@ -136,7 +137,7 @@ def parse_version_uri(uri: str) -> tuple[str, int] | None:
 
 def format_version(name: str, number: int | str) -> str:
     """Return `NAME/VERSION`, quoted for a shell, as the commands take it."""
-    return shlex.quote(f"{name}/{number}")
+    return quote(f"{name}/{number}")
 
 
 def _is_unicode(text: str) -> bool:

@@ -14,6 +14,9 @@ from eyevsai.core.errors import UserError
 REGISTERED = "[A-Za-z0-9_.-]"
 MIN_SIMILARITY = 0.65  # of names to suggest; below it, two words only share some letters
 FILE_NAME_LENGTH = 100  # of a file that is named after a registered model
+NOT_ON_WINDOWS = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+# names of devices, also with a suffix, in any folder
+DEVICE = re.compile(r"(?i:con|prn|aux|nul|conin\$|conout\$|com[1-9¹²³]|lpt[1-9¹²³]) *(\.|$)")
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:
@@ -94,9 +97,15 @@ def to_file_name(name: str) -> str:
     """Return a file name for a registered model, whose name may contain any character but / and :.
 
     A name that is short and valid on every file system is returned unchanged. Others get a digest,
-    so that different names have different files.
+    so that different names have different files, unless a file system ignores case.
     """
     plain = registered_name(name)[:FILE_NAME_LENGTH]
-    if plain == name and not name.startswith("."):
+    if plain == name and not name.startswith(".") and is_valid_on_windows(name):
         return name
-    return f"{plain.lstrip('.')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    stem = f"_{plain}" if DEVICE.match(plain) else plain.lstrip(".")
+    return f"{stem}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def is_valid_on_windows(name: str) -> bool:
+    """Return True if a file on Windows can have this name: `CON.txt`, `a:b` and `a.` cannot."""
+    return not (NOT_ON_WINDOWS.search(name) or name.endswith((".", " ")) or DEVICE.match(name))

@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import inspect
 import os
-import shlex
 import types
 import typing
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from typing import Annotated, Any, ClassVar
 from eyevsai.core.errors import UserError
 from eyevsai.core.foreign_words import advise_value
 from eyevsai.core.names import nearest
+from eyevsai.core.shell import quote
 
 # default folders for the state and the caches of this machine
 STATE_DIR, CACHE_DIR = ("~/.local/state/eyevsai", "~/.cache/eyevsai")
@@ -282,7 +282,7 @@ def format_flags(values: Mapping[str, Any]) -> str:
         name: str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
         for name, value in values.items()
     }
-    return " ".join(f"{as_flag(name)} {shlex.quote(text)}" for name, text in texts.items())
+    return " ".join(f"{as_flag(name)} {quote(text)}" for name, text in texts.items())
 
 
 def parse_bool(text: str) -> bool:

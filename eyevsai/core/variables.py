@@ -88,7 +88,10 @@ COMPUTE = Topic(
         Variable("MASTER_PORT", "Port of rank 0."),
         Variable("TORCHELASTIC_USE_AGENT_STORE", "Set by torchrun if it hosts the store."),
         Variable("TORCHELASTIC_RESTART_COUNT", "Number of restarts; set by torchrun."),
-        Variable("GLOO_SOCKET_IFNAME", "Network of the ranks; on one machine, `lo` is set."),
+        Variable(
+            "GLOO_SOCKET_IFNAME",
+            "Network of the ranks; on one machine, the loopback (`lo`, `lo0`) is set.",
+        ),
         Variable("EYEVSAI_LAUNCHER", "Process that started this rank; set by rank 0."),
         Variable("RAY_USAGE_STATS_ENABLED", "Usage statistics of Ray; eyevsai sets 0."),
         Variable("TF_CPP_MIN_LOG_LEVEL", "Messages of TensorFlow; eyevsai sets 3, errors only."),
@@ -100,6 +103,8 @@ TERMINAL = Topic(
     (
         Variable("NO_COLOR", "Print help without colors."),
         Variable("EYEVSAI_VERBOSITY", "Set by `--quiet` and `--verbose` for child processes."),
+        Variable("PYTHONIOENCODING", "Set to utf-8 for jobs of the executor `local`."),
+        Variable("PYTHONUTF8", "If it is 1, Python on Windows writes UTF-8 to files and pipes."),
         Variable("BROWSER", "Browser of `eyevsai ui`, which opens one if a display exists."),
         Variable("DISPLAY", "Display of X; see `BROWSER`."),
         Variable("WAYLAND_DISPLAY", "Display of Wayland; see `BROWSER`."),

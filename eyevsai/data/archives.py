@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import stat
 import struct
+import sys
 import tarfile
 import unicodedata
 import zipfile
@@ -22,7 +23,9 @@ from pathlib import Path, PureWindowsPath
 from typing import IO, Any
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.names import is_valid_on_windows
 
+IS_WINDOWS = sys.platform == "win32"
 BLOCK_BYTES = 64 * 1024
 MAX_FILES = 100_000
 MAX_FILE_BYTES = 100 * 10**6  # per extracted file
@@ -128,7 +131,8 @@ def _split_path(archive: Path, member: Member) -> tuple[str, ...]:
 
     Raises:
         UnsafeArchiveError: the member is neither a file nor a folder, or its path is absolute,
-            contains `..`, control characters or undecodable bytes, or is empty.
+            contains `..`, control characters or undecodable bytes, or is empty; or the system is
+            Windows, where the name denotes a device or a stream of another file.
     """
     name = member.name.replace("\\", "/")
     if member.kind not in ("file", "folder"):
@@ -138,8 +142,10 @@ def _split_path(archive: Path, member: Member) -> tuple[str, ...]:
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     if ".." in parts:
         raise _unsafe_error(archive, f"{member.name!r} leads outside the target folder")
-    if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name) or (
-        member.kind == "file" and not parts
+    if (
+        any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
+        or (member.kind == "file" and not parts)
+        or (IS_WINDOWS and not all(map(is_valid_on_windows, parts)))
     ):
         raise _unsafe_error(archive, f"{member.name!r} is not a valid file name")
     return parts

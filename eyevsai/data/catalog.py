@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
 from eyevsai.core.paths import expand, is_dir
+from eyevsai.core.shell import quote
 from eyevsai.data.folder_layout import LAYOUT
 from eyevsai.data.settings import DataSettings
 
@@ -136,7 +136,7 @@ def _find_by_name(name: str, root: Path) -> DatasetFolder:
         except UserError as error:
             hint = f" Download it: `eyevsai data download {name}`." if name in DESCRIPTIONS else ""
             if is_dir(expand(name)):
-                hint = f" For the folder: --data {shlex.quote(name)}."
+                hint = f" For the folder: --data {quote(name)}."
             raise UserError(
                 f"{error} Datasets are the folders in {root}; set another with --data-dir or "
                 f"EYEVSAI_DATA.{hint}"

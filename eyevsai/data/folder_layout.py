@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shlex
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.shell import quote
 from eyevsai.data.files import OTHER_SUFFIXES, is_image, is_saved_page, scan, subfolders, walk
 from eyevsai.data.label_columns import is_label_table
 from eyevsai.data.unused_files import UnusedFile, unused_pages
@@ -379,7 +379,7 @@ def _reject_flat_folder(root: Path, folder: Path) -> None:
     flat = [f"{name}/" for name, path in subfolders(folder).items() if _has_images(path)]
     where = f"in {', '.join(flat)}" if flat else "in it"
     dataset = _find_dataset_of_class(folder)
-    fix = f"If it is one class, use --data {shlex.quote(str(dataset))}. " if dataset else ""
+    fix = f"If it is one class, use --data {quote(str(dataset))}. " if dataset else ""
     raise UserError(
         f"{folder} has {num_images} images {where}, but no class folders. {fix}"
         f"{LAYOUT}.{_table_hint(folder)}"

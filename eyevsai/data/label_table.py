@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import os
+import posixpath
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -212,7 +212,7 @@ class _FileMatcher:
         Raises:
             UserError: the path is outside the dataset's folder, or several files match.
         """
-        key = _nfc(os.path.normpath(cell.replace("\\", "/")))
+        key = _nfc(posixpath.normpath(cell.replace("\\", "/")))
         if Path(key).is_absolute() and Path(key).is_relative_to(self.folder):
             key = Path(key).relative_to(self.folder).as_posix()
         if key == ".." or key.startswith("../") or Path(key).is_absolute():
@@ -220,7 +220,7 @@ class _FileMatcher:
                 f"{self.table}, row {number}: {cell!r} is outside the dataset's folder. Use a path "
                 "relative to the folder."
             )
-        from_table = os.path.normpath(os.path.join(self.base, key))
+        from_table = posixpath.normpath(posixpath.join(self.base, key))
         for exact in (key, from_table, key.removeprefix(f"{self.folder.name}/")):
             if exact in self.names:
                 return self.names[exact]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.process_tree import ignore_group_signals
 from eyevsai.core.progress import track
 
 S = TypeVar("S")
@@ -33,10 +34,14 @@ class _Chunks(Dataset[Any], Generic[S, T]):
         if number >= len(self):
             raise IndexError(number)
         try:
-            return self.task(self.items[number * CHUNK : (number + 1) * CHUNK])
+            result = self.task(self.items[number * CHUNK : (number + 1) * CHUNK])
         except (UserError, OSError) as error:
             # returned, not raised: the loader would change the message
             return error
+        if isinstance(result, Tensor):
+            # torch sends tensors through /dev/shm, and waits for ever if that is full
+            raise TypeError("A task must return arrays instead of tensors.")
+        return result
 
 
 def parallel_map(task: Callable[[Sequence[S]], T], items: Sequence[S], label: str) -> Iterator[T]:
@@ -47,7 +52,7 @@ def parallel_map(task: Callable[[Sequence[S]], T], items: Sequence[S], label: st
 
     Args:
         task: picklable callable, such as a module's function, or a dataclass with `__call__`: it is
-            sent to the workers on systems without fork.
+            sent to the workers on systems without fork. It returns no tensors.
         items: items to process.
         label: label of the progress bar.
 
@@ -91,4 +96,4 @@ def _return_unchanged(outcome: T) -> T:
 
 def _ignore_interrupts(_: int) -> None:
     # Ctrl-C signals all processes of the group; the parent stops its workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ignore_group_signals()

@@ -17,6 +17,7 @@ from typing import Any
 
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import UserError
+from eyevsai.core.names import to_file_name
 
 log = logging.getLogger("eyevsai")
 
@@ -149,7 +150,7 @@ class Executor(ABC):
                 while waiting or running:
                     while waiting and len(running) < self.max_workers:
                         task = waiting.popleft()
-                        running[task.name] = self.submit(task, folder / task.name)
+                        running[task.name] = self.submit(task, folder / to_file_name(task.name))
                     statuses |= {name: job.status() for name, job in running.items()}
                     running = {
                         name: job for name, job in running.items() if not statuses[name].has_ended

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 from eyevsai.core.atomic_dir import write_atomically
 from eyevsai.core.machine import describe_exit
+from eyevsai.core.process_tree import kill_group, request_end, start_group
 from eyevsai.executors.base import Executor, State, Status, Task, TaskHandle, run_call
 
 log = logging.getLogger("eyevsai")
@@ -23,7 +23,7 @@ TASK, RESULT, LOG = "task.json", "result.json", "log.txt"
 
 
 class LocalExecutor(Executor):
-    """Executor that runs each task in a process that leads its own session.
+    """Executor that runs each task in a process that leads a group of its own.
 
     The processes that a task started are killed together with it.
     """
@@ -50,13 +50,12 @@ class _Process(TaskHandle):
         self.folder, self.began_at = folder, time.monotonic()
         log.debug("Starting a process for %s with its output in %s", task.name, folder / LOG)
         with open(folder / LOG, "w", encoding="utf-8") as output:
-            self.process = subprocess.Popen(
+            self.process = start_group(
                 [sys.executable, "-m", "eyevsai", "run-task", str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=output if quiet else None,
                 stderr=output if quiet else None,
-                env={**os.environ, "OMP_NUM_THREADS": str(task.cpus)},
-                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(task.cpus), "PYTHONIOENCODING": "utf-8"},
             )
 
     def poll(self) -> Status:
@@ -74,13 +73,10 @@ class _Process(TaskHandle):
         return Status(State.FAILED, seconds, reason=result.get("reason") or self._describe_end())
 
     def terminate(self) -> None:
-        self.process.terminate()
+        request_end(self.process)
 
     def kill(self) -> None:
-        """Send SIGKILL to all processes in the process group of the task."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        kill_group(self.process)
 
     def wait(self, seconds: float) -> None:
         with suppress(subprocess.TimeoutExpired):

@@ -17,7 +17,7 @@ from eyevsai.formats.manifest_schema import EXPORT_AGAIN, validate_manifest
 from eyevsai.formats.parity import ParityResult
 
 MANIFEST = "manifest.json"
-RUNTIMES = ("torch", "onnx", "onnxruntime", "openvino", "tensorflow-cpu")
+RUNTIMES = ("torch", "onnx", "onnxruntime", "openvino", "tensorflow-cpu", "tensorflow")
 
 
 def write_manifest(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from eyevsai.core.settings import (
     as_flag,
     list_settings,
 )
+from eyevsai.core.shell import quote
 from eyevsai.core.toml import read_toml
 
 POLICY, DATASETS = "promotion.toml", "datasets"
@@ -72,7 +72,7 @@ class PromoteSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.name is None or (self.version is None and parse_model(self.name).is_name):
-            name = shlex.quote(self.name or "NAME")
+            name = quote(self.name or "NAME")
             missing = "version" if self.name else "registered model"
             raise UserError(
                 f"promote requires a {missing}. Use: eyevsai promote "

@@ -10,7 +10,6 @@ and takes precedence.
 from __future__ import annotations
 
 import re
-import shlex
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.retry import retry_on_conflict
+from eyevsai.core.shell import quote
 from eyevsai.registry.audit_log import AuditEntry, previous_version
 from eyevsai.registry.entities import KnownVersion, RegisteredModel, read_model
 from eyevsai.store.backend import MISSING
@@ -110,7 +110,7 @@ def find_inconsistencies(model: RegisteredModel, stages: Collection[str] = STAGE
         inconsistencies.append(
             f"{model.name}: alias {stage} is {alias or 'none'}, stage {title} is {staged}; the "
             f"{holder.by_hand} was set by hand and takes precedence. Sync the other with: "
-            f"eyevsai registry reconcile {shlex.quote(model.name)}"
+            f"eyevsai registry reconcile {quote(model.name)}"
         )
     return inconsistencies
 

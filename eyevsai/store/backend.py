@@ -155,7 +155,7 @@ def lock_store(uri: str, suffix: str = "lock") -> FileLock:
         name = hashlib.sha256(uri.encode()).hexdigest()[:16]
         return host_lock(f"{name}.{suffix}")
     try:
-        with open(f"{path}.{suffix}", "a"), open(path, "ab") if path.exists() else nullcontext():
+        with open(f"{path}.{suffix}", "ab"), open(path, "ab") if path.exists() else nullcontext():
             pass
     except OSError as error:
         fix = "Fix the folder's permissions, or set MLFLOW_TRACKING_URI to another store."

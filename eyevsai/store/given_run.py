@@ -114,5 +114,5 @@ def mark_replaced(
 def _rejection(run_id: str, reason: str) -> UserError:
     return UserError(
         f"{RUN_ID_VARIABLE} is set to run {run_id}, which {reason}. Nothing was logged. To create "
-        f"a new run: unset {RUN_ID_VARIABLE}"
+        f"a new run, unset {RUN_ID_VARIABLE} in the environment."
     )

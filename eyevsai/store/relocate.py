@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, count
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
 
 from eyevsai.core.errors import UserError
+from eyevsai.store.uris import local_path, spellings
 
 PATH_COLUMNS = (  # columns with absolute paths in MLflow's tables
     ("experiments", "artifact_location"),
@@ -45,8 +45,8 @@ def find_original_dir(store: Path) -> Path | None:
         values = [
             value for (value,) in database.execute("select artifact_location from experiments")
         ]
-    for path in filter(None, map(_local_path, values)):
-        root, separator, name = str(path).rpartition(f"/{ARTIFACTS}/")
+    for path in map(Path, filter(None, (local_path(value or "") for value in values))):
+        root, separator, name = path.as_posix().rpartition(f"/{ARTIFACTS}/")
         if separator and not path.exists() and (store.parent / ARTIFACTS / name).is_dir():
             return Path(root)
     return None
@@ -101,28 +101,18 @@ def _open_database(store: Path) -> sqlite3.Connection:
     return sqlite3.connect(store)
 
 
-def _local_path(value: str | None) -> Path | None:
-    """Return the local path of an artifact location; None if it is remote or empty."""
-    parts = urlsplit(value or "")
-    if not value or parts.scheme not in ("", "file") or parts.netloc not in ("", "localhost"):
-        return None
-    return Path(unquote(parts.path) if parts.scheme else value)
-
-
 def _replace_prefix(
     database: sqlite3.Connection, table: str, column: str, before: Path, after: Path
 ) -> int:
     """Replace a folder in the paths and file URIs of a column; return the number of changes."""
     changed = 0
-    for old, new in (
-        (str(before), str(after)),
-        (f"file://{quote(str(before))}", f"file://{quote(str(after))}"),
-    ):
-        start = f"{old}/{ARTIFACTS}/"
+    before, after = before / ARTIFACTS, after / ARTIFACTS
+    for old, new in dict(zip(spellings(before), spellings(after), strict=True)).items():
+        start = f"{old}/"
         cursor = database.execute(
             f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, "
             "?) = ?",
-            (f"{new}/{ARTIFACTS}/", len(start) + 1, len(start), start),
+            (f"{new}/", len(start) + 1, len(start), start),
         )
         changed += cursor.rowcount
     return changed

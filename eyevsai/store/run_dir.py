@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 import uuid
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from eyevsai.core.atomic_dir import write_atomically
 from eyevsai.core.errors import UserError, write_error
@@ -74,11 +78,21 @@ class RunDir:
                         f"Run {self.run_id} is in use by another process. Wait until it ends."
                     )
                 if _inode(self.path / LOCK) == before:
-                    return releasing(lock)
+                    return self._releasing(lock)
                 # the folder was deleted meanwhile, and the lock is not that of the current file
                 lock.release()
         except OSError as error:
             raise write_error(self.path, error, "Choose another --state-dir.") from error
+
+    @contextmanager
+    def _releasing(self, lock: FileLock) -> Iterator[None]:
+        """Release the lock at the end of the block."""
+        with releasing(lock):
+            yield
+        # `delete` leaves the folder of the lock there, and the release deletes the lock
+        if sys.platform == "win32":
+            with suppress(OSError):
+                self.path.rmdir()
 
     def write(self, name: str, content: Any) -> None:
         """Write a JSON file of the directory atomically."""

@@ -222,7 +222,7 @@ def upgrade_run_dir(run_dir: RunDir) -> None:
             _upgrade_queue(run_dir.path)
         for old, new in RUN_FILES.items():
             if (run_dir.path / old).exists():
-                (run_dir.path / old).rename(run_dir.path / new)
+                (run_dir.path / old).replace(run_dir.path / new)
 
 
 def _upgrade_queue(folder: Path) -> None:
@@ -232,7 +232,7 @@ def _upgrade_queue(folder: Path) -> None:
     """
     content = (folder / "spool.jsonl").read_bytes()
     try:
-        applied = int((folder / "spool.done").read_text())
+        applied = int((folder / "spool.done").read_text(encoding="ascii"))
     except (OSError, ValueError):
         applied = 0
     pending = content[applied : content.rfind(b"\n") + 1].decode("utf-8", "replace").splitlines()

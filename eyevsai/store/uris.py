@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
-from pathlib import Path
+import sys
+from pathlib import Path, PurePath
+from urllib.parse import quote as quote_path
 from urllib.parse import unquote, urlsplit
 
 from eyevsai.core.errors import UserError, first_line
 from eyevsai.core.names import nearest
 from eyevsai.core.paths import expand
+from eyevsai.core.shell import quote
 
 STUDIES = "studies"
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -19,6 +21,7 @@ MLRUNS = "mlruns"  # MLflow's default folder of a plain-file store
 SQLITE_URI = re.compile(r"sqlite(\+\w+)?:///[^?#]+")
 # host without a scheme: with a port, or certainly no folder
 HOST = re.compile(r"([\w.-]+:\d+|localhost|\d+(\.\d+){3})(/.*)?")
+DRIVE = re.compile(r"[A-Za-z]:[/\\]")
 VARIABLE = "MLFLOW_TRACKING_URI"
 EXPERIMENT_NAME, EXPERIMENT_ID = "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID"
 MAX_EXPERIMENT_LENGTH = 256  # characters that MLflow's databases store
@@ -72,40 +75,37 @@ def _check_sqlite(uri: str) -> None:
     if path.is_dir():
         raise UserError(
             f"The URI {uri} names a folder. Add the name of a file: set {VARIABLE} to "
-            f"sqlite:///{path}/mlflow.db."
+            f"sqlite:///{path.as_posix()}/mlflow.db."
         )
 
 
 def _file_store_error(uri: str) -> UserError:
     """Return the error for a path or a `file:` URI, with the ways to a supported store."""
-    path = unquote(urlsplit(uri).path) if uri.startswith("file:") else uri
-    folder = expand(path).absolute()
+    folder = expand(local_path(uri) or uri).absolute()
     if folder.is_file() or folder.suffix in (".db", ".sqlite"):
         return UserError(
-            f"The URI {uri} has no scheme. Set {VARIABLE} to sqlite:///{folder}, if that is a "
-            "database."
+            f"The URI {uri} has no scheme. Set {VARIABLE} to sqlite:///{folder.as_posix()}, if "
+            "that is a database."
         )
     names = ("mlflow.db", "migrated.db", *(f"migrated-{number}.db" for number in range(2, 100)))
     # `mlflow migrate-filestore` would replace a database that exists
     target = next(name for name in names if not Path(name).exists())
     has_runs = any(folder.glob("[0-9]*/meta.yaml"))
     is_default = has_runs and folder == Path(MLRUNS).absolute()
-    source = "." if is_default else shlex.quote(str(folder))
+    source = "." if is_default else quote(str(folder))
     reason = "MLflow selects it by default, because it contains experiments. " if is_default else ""
     database = "the existing mlflow.db" if Path("mlflow.db").exists() else "a new database"
     ways = [
-        f"- to use {database} in all commands: export {VARIABLE}=sqlite:///mlflow.db (`mlflow ui` "
+        f"- to use {database} in all commands: set {VARIABLE} to sqlite:///mlflow.db (`mlflow ui` "
         "reads MLFLOW_BACKEND_STORE_URI instead)"
     ]
     if has_runs:
         ways.append(
             f"- to keep its runs: mlflow migrate-filestore --source {source} --target "
-            f"sqlite:///{target}, then: export {VARIABLE}=sqlite:///{target}"
+            f"sqlite:///{target}, then set {VARIABLE} to sqlite:///{target}"
         )
-    ways.append(
-        "- or start in another folder"
-        + ("." if is_default else f", and unset {VARIABLE} to use its mlflow.db.")
-    )
+    removal = "" if is_default else f", and unset {VARIABLE} to use its mlflow.db"
+    ways.append(f"- or start in another folder{removal}.")
     return UserError(
         f"The store {folder} is a plain-file store, which MLflow no longer supports. {reason}"
         "Choose one:\n" + "\n".join(ways)
@@ -147,7 +147,7 @@ def canonical_uri(uri: str) -> str:
     It has no password; the path of a SQLite store is absolute.
     """
     path = sqlite_path(uri)
-    return mask_password(uri).rstrip("/") if path is None else f"sqlite:///{path}"
+    return mask_password(uri).rstrip("/") if path is None else f"sqlite:///{path.as_posix()}"
 
 
 def studies_dir(uri: str, state_dir: Path) -> Path:
@@ -161,6 +161,42 @@ def studies_dir(uri: str, state_dir: Path) -> Path:
 
 def sqlite_path(uri: str) -> Path | None:
     """Return the absolute path of the file of a SQLite store; None for other stores."""
-    if not uri.startswith("sqlite:"):
-        return None
-    return Path(unquote(urlsplit(uri).path)[1:] or "mlflow.db").absolute()
+    file = sqlite_file(uri)
+    return None if file is None else Path(file).absolute()
+
+
+def sqlite_file(uri: str) -> str | None:
+    """Return the file of a SQLite store as its URI has it, for example `C:/data/mlflow.db`."""
+    return (unquote(urlsplit(uri).path)[1:] or "mlflow.db") if uri.startswith("sqlite:") else None
+
+
+def local_path(location: str, *, windows: bool = sys.platform == "win32") -> str | None:
+    """Return the path that a `file:` URI or a path denotes on this machine; None for remote ones.
+
+    On Windows, the drive of a path looks like a scheme, and that of a URI follows a slash.
+    """
+    parts = urlsplit(location)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        path = unquote(parts.path)
+        return path[1:] if windows and DRIVE.match(path, 1) else path
+    if parts.scheme == "" or (windows and DRIVE.match(location)):
+        return location
+    return None
+
+
+def spellings(folder: PurePath) -> list[str]:
+    """Return the ways in which MLflow stores the path of an absolute folder, in a fixed order.
+
+    They are the path and its `file:` URI. For a folder on Windows there are more: slashes may be
+    backslashes, the drive may be in lower case, and a URI may have characters that it should quote.
+    """
+    path = folder.as_posix()
+    if not folder.drive:
+        return [path, f"file://{quote_path(path)}"]
+    paths = [path[0].upper() + path[1:], path[0].lower() + path[1:]]
+    return [
+        *paths,
+        *(each.replace("/", "\\") for each in paths),
+        *(f"file:///{quote_path(each, safe='/:')}" for each in paths),
+        *(f"file:///{each}" for each in paths),
+    ]

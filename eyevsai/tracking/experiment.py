@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
 from functools import partial
 from typing import Any
 
@@ -15,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.retry import retry_on_conflict
+from eyevsai.core.shell import quote
 from eyevsai.store.backend import MISSING_OR_INVALID, raising_on_denial
 from eyevsai.store.deleted_runs import deleted_experiment_error
 from eyevsai.store.uris import EXPERIMENT_ID, EXPERIMENT_NAME
@@ -77,7 +77,7 @@ def check_given_experiment(tracking_uri: str, run_id: str) -> None:
         name = os.environ[EXPERIMENT_NAME]
         raise UserError(
             f"--experiment {name} contradicts the run {run_id}, which `mlflow run` created in the "
-            f"experiment {experiment}. Use: mlflow run --experiment-name {shlex.quote(name)}"
+            f"experiment {experiment}. Use: mlflow run --experiment-name {quote(name)}"
         )
 
 
@@ -146,7 +146,7 @@ def _missing_experiment(experiment_id: str | None) -> UserError:
     if experiment_id is None:
         return UserError(
             f"The store has no experiment {DEFAULT_ID}, which new runs use by default. Select "
-            f"another one: export {EXPERIMENT_NAME}=NAME"
+            f"another one: set {EXPERIMENT_NAME} to its name."
         )
     return UserError(
         f"There is no experiment {experiment_id}, which {EXPERIMENT_ID}={experiment_id} selects. "

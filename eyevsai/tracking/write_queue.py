@@ -211,7 +211,7 @@ class WriteQueue:
     def _read_offset(self) -> int:
         """Return the number of applied bytes; 0 if the file is missing or damaged."""
         try:
-            return int(self.offset_path.read_text())
+            return int(self.offset_path.read_text(encoding="ascii"))
         except (OSError, ValueError):
             return 0
 

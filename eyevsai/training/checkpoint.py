@@ -14,6 +14,7 @@ import logging
 import os
 import time
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,9 @@ class Checkpoints:
                 continue  # missing, or damaged: `load` reports that
         for path in self.folder.glob("*.safetensors"):
             if path.name not in references:
-                path.unlink(missing_ok=True)
+                # on Windows a loaded checkpoint is mapped into memory, and stays until a later call
+                with suppress(PermissionError):
+                    path.unlink(missing_ok=True)
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.names import is_valid_on_windows, to_file_name
 from eyevsai.core.settings import Choice, Doc, Parameter, Range, Settings
 from eyevsai.core.toml import read_toml
 
@@ -81,6 +83,12 @@ class TuneSettings(Settings):
             raise UserError(
                 f"--study {self.study!r} is not allowed: it takes letters, digits and _ . - only."
             )
+
+
+def journal_path(folder: Path, study: str) -> Path:
+    """Return the journal file of a study; it has the study's name unless Windows reserves that."""
+    name = f"{study}{JOURNAL}"
+    return folder / (name if is_valid_on_windows(name) else f"{to_file_name(study)}{JOURNAL}")
 
 
 def read_space(path: str | None) -> dict[str, Any]:

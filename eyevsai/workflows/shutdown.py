@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import TerminationRequested
+from eyevsai.core.process_tree import TERMINATION_SIGNALS, find_parent, terminate_this_process
 
 if TYPE_CHECKING:
     import psutil
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 GRACE_S = 8.0
 AT_TIMEOUT_S = 1.5  # time limit of `ShutdownHandler.at_timeout`
 WATCH_EVERY_S = 1.0
-EXIT_CODES = {signal.SIGTERM: TerminationRequested.exit_code, signal.SIGINT: 130}
+EXIT_CODES = {
+    **dict.fromkeys(TERMINATION_SIGNALS, TerminationRequested.exit_code),
+    signal.SIGINT: 130,
+}
 
 
 IN_HOST_PROCESS = ContextVar("IN_HOST_PROCESS", default=False)
@@ -42,7 +46,7 @@ def in_host_process() -> Iterator[None]:
 
 
 class ShutdownHandler(CancellationToken):
-    """Cancellation token of a job, requested by SIGTERM and SIGINT.
+    """Cancellation token of a job, requested by SIGINT, SIGTERM and, on Windows, SIGBREAK.
 
     If the job has not ended `GRACE_S` after the signal, `at_timeout` is called and the process
     exits.
@@ -64,8 +68,8 @@ class ShutdownHandler(CancellationToken):
         """
         if self.requested is not None:
             return
-        self.requested = TerminationRequested() if number == signal.SIGTERM else KeyboardInterrupt()
-        if number == signal.SIGTERM or not self.in_host_process:
+        self.requested = KeyboardInterrupt() if number == signal.SIGINT else TerminationRequested()
+        if number != signal.SIGINT or not self.in_host_process:
             self.timer = threading.Timer(
                 GRACE_S, self._exit_process, [EXIT_CODES[signal.Signals(number)]]
             )
@@ -92,9 +96,9 @@ class ShutdownHandler(CancellationToken):
 def handling_signals() -> Iterator[ShutdownHandler]:
     """Yield the cancellation token of a job, and handle signals inside the block.
 
-    SIGTERM raises TerminationRequested and SIGINT KeyboardInterrupt: at once, or, if the token is
-    shielded, at its next `check`. Does not handle signals outside of the main thread. If a signal
-    was received, both signals are ignored after the block, except in a host process.
+    SIGINT raises KeyboardInterrupt and the others TerminationRequested: at once, or, if the token
+    is shielded, at its next `check`. Does not handle signals outside of the main thread. If a
+    signal was received, all of them are ignored after the block, except in a host process.
     """
     stop = ShutdownHandler(in_host_process=IN_HOST_PROCESS.get())
     if threading.current_thread() is not threading.main_thread():
@@ -112,10 +116,6 @@ def handling_signals() -> Iterator[ShutdownHandler]:
                 number,
                 handler if stop.requested is None or stop.in_host_process else signal.SIG_IGN,
             )
-
-
-def _terminate() -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 @contextmanager
@@ -139,20 +139,25 @@ def ending_with_mlflow_run() -> Iterator[None]:
 
 
 @contextmanager
-def ending_with_parent(end: Callable[[], None] = _terminate) -> Iterator[None]:
-    """Call `end` in a thread if the parent process dies inside the block.
+def ending_with_parent(end: Callable[[], None] = terminate_this_process) -> Iterator[None]:
+    """Call `end` if the parent process has died, or in a thread if it dies inside the block.
 
     By default, `end` sends SIGTERM to this process.
     """
     import psutil
 
-    with _ending_with([psutil.Process(os.getppid())], end):
+    try:
+        processes = [find_parent()]
+    except psutil.NoSuchProcess:
+        processes = []
+        end()
+    with _ending_with(processes, end):
         yield
 
 
 @contextmanager
 def _ending_with(
-    processes: Sequence[psutil.Process], end: Callable[[], None] = _terminate
+    processes: Sequence[psutil.Process], end: Callable[[], None] = terminate_this_process
 ) -> Iterator[None]:
     """Call `end` in a thread, once, if any of `processes` dies inside the block."""
     block_ended = threading.Event()

@@ -58,16 +58,13 @@ def install(eyevsai: Eyevsai, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_extra_is_printed_and_then_installed(install: Eyevsai) -> None:
     said = install("stones").stdout.strip()
-    assert (
-        said == f"{sys.executable} -m pip install 'pebble>=1,<2' 'nowhere; sys_platform == "
-        "'\"'\"'none'\"'\"''"
-    )
+    assert said == f"{sys.executable} -m pip install 'pebble>=1,<2'"  # what applies to this system
     states = {
         line.split()[0]: " ".join(line.split()[1:3]) for line in install().stdout.splitlines()
     }
     assert states == {"stones": "not installed", "here": "installed typer", "gone": "not installed"}
     said = install("stones", "--run").stdout
-    assert said.startswith("Installing pebble>=1,<2 nowhere; sys_platform == 'none' into ")
+    assert said.startswith("Installing pebble>=1,<2 into ")
     assert "Installed 1 package in 0:" in said
     assert "Installed: stones." in said
     assert install("stones", "--run", "here").stdout.splitlines() == [

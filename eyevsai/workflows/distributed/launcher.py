@@ -22,6 +22,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from eyevsai.config import TrainConfig
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.machine import describe_exit
+from eyevsai.core.process_tree import kill_group, start_group
 from eyevsai.data.dataset import Dataset
 from eyevsai.models.learner import Learner
 from eyevsai.training.device import check_devices, find_device
@@ -37,6 +38,7 @@ from eyevsai.workflows.distributed.rank import (
 )
 
 LOOPBACK = "127.0.0.1"
+LOOPBACK_INTERFACES = {"linux": "lo", "darwin": "lo0"}  # by platform; Windows has no names
 FAILURE_WAIT_S = 2.0  # wait for the failure reason of a rank after a lost connection
 EXIT_WAIT_S = 10.0  # wait for the exit of the other ranks after a successful run
 
@@ -114,8 +116,7 @@ class RankLauncher:
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                kill_group(process)
 
     def _read(self, key: str) -> str:
         value: bytes = self.store.get(key)
@@ -173,8 +174,8 @@ def launching_ranks(config: TrainConfig, rank: RankInfo | None) -> Iterator[Rank
 
 def _launch(config: TrainConfig, size: int) -> RankLauncher:
     """Start the other ranks on this machine; they import modules while this one loads images."""
-    if sys.platform == "linux":
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # gloo must not listen on other networks
+    if sys.platform in LOOPBACK_INTERFACES:  # gloo must not listen on other networks
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACES[sys.platform])
     info = RankInfo(0, size, 0, size, LOOPBACK, 0, hosts_store=True, launcher=os.getpid())
     tcp_store = info.open_tcp_store()
     info = replace(info, port=tcp_store.port)
@@ -182,10 +183,10 @@ def _launch(config: TrainConfig, size: int) -> RankLauncher:
     folders = ["--data-dir", config.data.data_dir, "--cache-dir", config.data.cache_dir]
     for rank in range(1, size):
         env = os.environ | replace(info, rank=rank, local_rank=rank).environment()
-        launcher.processes[rank] = subprocess.Popen(
+        # Ctrl-C must reach rank 0 only, which stops all ranks
+        launcher.processes[rank] = start_group(
             [sys.executable, "-m", "eyevsai", "train", *folders],
             env=env,
             stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C must reach rank 0 only, which stops all ranks
         )
     return launcher

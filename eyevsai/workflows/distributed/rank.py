@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from eyevsai.config import TrainConfig
 from eyevsai.core.errors import UserError
+from eyevsai.core.process_tree import find_parent
 from eyevsai.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -63,7 +64,14 @@ class RankInfo:
     @property
     def is_orphaned(self) -> bool:
         """True if rank 0 started this process and has exited since."""
-        return self.launcher not in (None, os.getppid())
+        if self.launcher is None:
+            return False
+        import psutil
+
+        try:
+            return find_parent().pid != self.launcher
+        except psutil.NoSuchProcess:
+            return True
 
     def open_tcp_store(self) -> TCPStore:
         """Return the server of the rendezvous store if this rank hosts it, else a client.

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.machine import peak_memory_mib
 from eyevsai.core.names import nearest
 from eyevsai.core.progress import track
 from eyevsai.data.dataset import Dataset, Split, load_test_folder
@@ -282,20 +283,14 @@ def _predict(learner: Learner, images: Images, label: str) -> Probabilities:
 
 def _measure_latency(learner: Learner, images: Images) -> dict[str, float]:
     """Return the median latency of a single image in ms, and this process's peak memory in MiB."""
-    import resource
-    import sys
-
     latencies_ms = []
     for number in range(LATENCY_RUNS):
         image = images[number % len(images)]
         began = time.perf_counter()
         learner.predict_proba([image])
         latencies_ms.append(1000 * (time.perf_counter() - began))
-    # macOS reports bytes, Linux KiB
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**20 if sys.platform == "darwin" else 2**10
-    )
-    return {"latency_ms": statistics.median(latencies_ms), "peak_memory_mib": peak_mib}
+    latency_ms = statistics.median(latencies_ms)
+    return {"latency_ms": latency_ms, "peak_memory_mib": peak_memory_mib()}
 
 
 def _corrupt(

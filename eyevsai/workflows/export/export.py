@@ -148,7 +148,9 @@ class ExportPlan:
             self.names.index(name) + 1,
             len(self.names),
         )
-        with tempfile.TemporaryDirectory(prefix="eyevsai-export-") as temporary:
+        with tempfile.TemporaryDirectory(
+            prefix="eyevsai-export-", ignore_cleanup_errors=True
+        ) as temporary:
             folder = Path(temporary) / name
             parity = self._write(name, folder)
             size_bytes = size_of(folder)

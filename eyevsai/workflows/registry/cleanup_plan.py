@@ -29,7 +29,7 @@ from eyevsai.registry.stages import rollback_targets
 from eyevsai.registry.versions import SIZE
 from eyevsai.store.run_dir import RunDir
 from eyevsai.store.uris import studies_dir
-from eyevsai.tuning.settings import JOURNAL
+from eyevsai.tuning.settings import journal_path
 
 
 def make_plan(
@@ -124,12 +124,9 @@ def _plan_studies(
     items = []
     for item in plan.items:
         name = names[item.run_ids[-1]]
-        journal = (
-            []
-            if name in kept_names
-            else [folder / f"{name}{JOURNAL}", folder / f"{name}{JOURNAL}.flock"]
-        )
-        items.append(replace(item, paths=tuple(path for path in journal if path.is_file())))
+        journal = journal_path(folder, str(name))
+        paths = [] if name in kept_names else [journal, Path(f"{journal}.flock")]
+        items.append(replace(item, paths=tuple(path for path in paths if path.is_file())))
     return replace(plan, items=tuple(items))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.model_ref import SCHEME
+from eyevsai.core.shell import quote
 from eyevsai.registry.audit_log import REFUSED, previous_version, read_log, tag_call
 from eyevsai.registry.entities import open_registry, read_model
 from eyevsai.registry.lookup import find_name
@@ -109,7 +109,7 @@ def rollback(model: str, reason: str | None, state_dir: Path) -> Promoted:
         if transaction.number not in (None, current):
             raise UserError(
                 f"{name}/{transaction.number} is not in Production, whose previous version "
-                f"rollback restores. Use: eyevsai rollback {shlex.quote(name)}"
+                f"rollback restores. Use: eyevsai rollback {quote(name)}"
             )
         existing = {version.number for version in transaction.model().versions}
         target = previous_version(read_log(transaction.client, name), stage, current, existing)
@@ -117,7 +117,7 @@ def rollback(model: str, reason: str | None, state_dir: Path) -> Promoted:
             before_current = "" if current is None else f" before {current}"
             raise UserError(
                 f"Cannot roll back {name}: the log has no existing version that was in "
-                f"{stage}{before_current}. See: eyevsai registry log {shlex.quote(name)}"
+                f"{stage}{before_current}. See: eyevsai registry log {quote(name)}"
             )
         tags = {"stage": stage, "after": target, "reason": reason}
         with transaction.recording("rollback", f"{name} back to {target}", tags) as record:
@@ -130,7 +130,7 @@ def rollback(model: str, reason: str | None, state_dir: Path) -> Promoted:
             if not loads.ok:
                 raise UserError(
                     f"{loads.text} Promote another version; list them with: eyevsai registry "
-                    f"status {shlex.quote(name)}"
+                    f"status {quote(name)}"
                 )
             classes = compare_with_stage(transaction, stage, target)
             if not classes.difference.is_empty:

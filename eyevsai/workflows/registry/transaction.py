@@ -6,7 +6,6 @@ It first applies manual changes, is recorded in the audit log, and is shielded f
 from __future__ import annotations
 
 import getpass
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.model_ref import ModelRef
+from eyevsai.core.shell import quote
 from eyevsai.registry.audit_log import AuditRecord, read_log, recording_audit
 from eyevsai.registry.audit_tags import model_tag
 from eyevsai.registry.classes import record_classes, stage_prefix
@@ -90,7 +90,7 @@ class RegistryTransaction:
         if number is None and self.number is None:
             raise UserError(
                 f"{self.name!r} names a registered model, but no version of it. Use NAME/VERSION; "
-                f"list the versions with: eyevsai registry status {shlex.quote(self.name)}"
+                f"list the versions with: eyevsai registry status {quote(self.name)}"
             )
         if None not in (number, self.number) and number != self.number:
             raise UserError(

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eyevsai.core.errors import JobError, UserError
+from eyevsai.core.process_tree import end_group, start_group, wait_for_end
 from eyevsai.store.backend import check_server, open_store
 from eyevsai.store.uris import find_store, mask_password, sqlite_path, studies_dir
 from eyevsai.tracking.experiment import page_of_runs
@@ -112,7 +113,7 @@ def show_store(window: Window, *, verbose: bool) -> None:
         page = page_of_runs(uri)
         _wait_until_ready(f"{window.url}/health", process, output)
         window.show(f"MLflow's UI for {mask_password(uri)}", page)
-        process.wait()
+        wait_for_end(process)
         raise _exit_error(output)
 
 
@@ -154,7 +155,7 @@ def _mlflow_ui(
 ) -> Iterator[tuple[subprocess.Popen[str], deque[str]]]:
     """Yield the process of MLflow's UI, and a deque with its last lines of output.
 
-    The process is the leader of a new session, so that all its workers can be ended with the block.
+    The process leads a group of its own, so that all its workers can be ended with the block.
 
     Args:
         uri: URI of the store.
@@ -165,7 +166,7 @@ def _mlflow_ui(
     command += ["--port", str(window.port)]
     # artifacts of experiments that are created in the UI
     if (path := sqlite_path(uri)) is not None:
-        command += ["--default-artifact-root", str(path.parent / "mlruns")]
+        command += ["--default-artifact-root", (path.parent / "mlruns").as_posix()]
     # The URI is an environment variable, because other users can read command lines. Job execution
     # is disabled, because its workers take 0.6 GB and classifiers do not need them.
     env = {
@@ -174,21 +175,20 @@ def _mlflow_ui(
         "MLFLOW_BACKEND_STORE_URI": uri,
     }
     output: deque[str] = deque(maxlen=OUTPUT_LINES)
-    process = subprocess.Popen(
+    process = start_group(
         command,
         env=env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         errors="replace",
-        start_new_session=True,
     )
     try:
         threading.Thread(target=_read_output, args=(process, output, verbose), daemon=True).start()
         yield process, output
     finally:
-        _end(process)
+        end_group(process, END_S)
 
 
 def _read_output(process: subprocess.Popen[str], output: deque[str], verbose: bool) -> None:
@@ -197,15 +197,6 @@ def _read_output(process: subprocess.Popen[str], output: deque[str], verbose: bo
         output.append(line.rstrip())
         if verbose:
             print(line, end="", file=sys.stderr)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    """End a process and its workers: send SIGTERM, then SIGKILL after `END_S` or its exit."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(END_S)
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[str], output: deque[str]) -> None:

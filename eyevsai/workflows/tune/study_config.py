@@ -13,7 +13,7 @@ from eyevsai.data.dataset import Dataset, load_dataset
 from eyevsai.models.factory import build
 from eyevsai.store.uris import studies_dir
 from eyevsai.training.device import check_device
-from eyevsai.tuning.settings import JOURNAL, TIMED_REPORTS
+from eyevsai.tuning.settings import TIMED_REPORTS, journal_path
 from eyevsai.workflows.job_context import JobContext
 from eyevsai.workflows.registry.class_lists import check_classes
 from eyevsai.workflows.train.setup import (
@@ -84,7 +84,7 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
     check_classes(tracking_uri, model_name, dataset.classes, consented=class_change)
     name = config.tuning.study or model_name.registered
     folder = studies_dir(tracking_uri, config.state_dir)
-    storage = StudyStorage(config.tuning.storage, folder / f"{name}{JOURNAL}")
+    storage = StudyStorage(config.tuning.storage, journal_path(folder, name))
     epochs = getattr(model.settings, "epochs", 1)
     if getattr(model.settings, "minutes", None) is not None:
         epochs = TIMED_REPORTS

@@ -25,3 +25,8 @@ def test_a_busy_process_uses_a_core() -> None:
         os.sched_setaffinity(0, allowed)
     assert used is not None
     assert 0.8 < used <= 1
+
+
+def test_all_cores_count_where_a_process_is_not_restricted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # macOS and Windows
+    assert count_cores() == os.cpu_count()

@@ -21,3 +21,11 @@ def test_machine_and_start_are_known_without_proc(monkeypatch: pytest.MonkeyPatc
     finally:
         for name in ("machine_id", "boot_id"):
             getattr(machine, name).cache_clear()
+
+
+def test_peak_of_memory_is_in_mib() -> None:
+    block = b"x" * (64 * 2**20)  # its pages are written, and so resident
+    peak_mib = machine.peak_memory_mib()
+    resident_mib = machine.psutil.Process().memory_info().rss / 2**20
+    assert len(block) / 2**20 < peak_mib
+    assert 0.9 * resident_mib < peak_mib < machine.psutil.virtual_memory().total / 2**20

@@ -105,7 +105,7 @@ def test_file_store_in_the_folder_is_named_with_the_ways_out(
     text = result.stdout + result.stderr
     assert result.returncode
     assert f"The store {tmp_path / 'mlruns'} is a plain-file store" in text
-    assert "export MLFLOW_TRACKING_URI=sqlite:///mlflow.db" in text
+    assert "set MLFLOW_TRACKING_URI to sqlite:///mlflow.db" in text
     assert "mlflow migrate-filestore --source . --target sqlite:///mlflow.db" in text
     assert "in another folder" in text
     assert "Unset" not in text
