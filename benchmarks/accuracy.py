@@ -1,7 +1,8 @@
 """Accuracy and duration of `eyevsai train` with defaults.
 
 Trains each family on the 60-class union of the photographs, and transfer on pets too. Reports the
-best valid accuracy and the minutes of the whole command on two cores, each with its limit.
+best valid accuracy and the minutes of the whole command on two cores, each with its limit, and
+writes them to eyevsai/models/measurements.json.
 `EYEVSAI_MODELS=shallow python -m benchmarks accuracy` measures one family.
 """
 
@@ -85,9 +86,14 @@ def main() -> None:
             f"EYEVSAI_MODELS contains unknown families: {', '.join(sorted(unknown))}. Use a "
             f"comma-separated list of {', '.join(sorted(families))}."
         )
+    from eyevsai.models.measurements import update_measurements
+
     for row in ROWS:
         if row.model in selected:
             accuracy, minutes = row.run()
+            if row.dataset == "combined_all":
+                values = {"accuracy": accuracy, "minutes": round(minutes, 1)}
+                update_measurements({f"{row.model}/{row.variation}": values})
             print(
                 f"{row.dataset:<14}{row.model}/{row.variation:<20}valid accuracy {accuracy:.4f} "
                 f"(limit {row.accuracy})   {minutes:.1f} min (limit {row.minutes:.0f})",

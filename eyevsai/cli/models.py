@@ -222,7 +222,7 @@ def list_all(models: Selection = None, as_json: Json = False, **values: Any) -> 
 
     inventory = list_inventory(_data_dir(values), models)
     if as_json:
-        print(json.dumps(inventory, indent=2, ensure_ascii=False))
+        print(json.dumps(to_json(inventory), indent=2, ensure_ascii=False))
         return
     families, datasets = inventory["models"], inventory["datasets"]
     variations = (name for about in families.values() for name in about["variations"])
@@ -234,6 +234,8 @@ def list_all(models: Selection = None, as_json: Json = False, **values: Any) -> 
                 f"  {variation:<{width}}{descriptions['technical']}\n  "
                 f"{'':<{width}}{descriptions['simple']}"
             )
+            if measured := descriptions["measured"].describe():
+                print(f"  {'':<{width}}{measured}")
     print("datasets:")
     for name, text in datasets.items():
         print(f"  {name:<{width}}{text}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from eyevsai.tuning.attributes import EPOCHS, ERROR, RUN_ID, SETTINGS
+from eyevsai.tuning.attributes import EPOCHS, ERROR, MINUTES, RUN_ID, SETTINGS
 from eyevsai.tuning.study import Study
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ MIN_FOR_IMPORTANCE = 4  # complete trials; importances of fewer are meaningless
 def describe_best(study: Study, best: FrozenTrial) -> dict[str, Any]:
     """Return the best trial's settings, value and run, and the baseline of the defaults.
 
-    `epochs` is the configured number, None for a model without epochs; `defaults` is None in a
+    `epochs` is the configured number, None for a model without epochs; `minutes` is the time budget
+    of a trial, None without one; `defaults` is None in a
     study without a trial of the defaults.
     """
     defaults = study.defaults()
@@ -31,6 +32,7 @@ def describe_best(study: Study, best: FrozenTrial) -> dict[str, Any]:
         "run_id": best.user_attrs.get(RUN_ID),
         "accuracy": best.value,
         "epochs": best.user_attrs.get(EPOCHS),
+        "minutes": best.user_attrs.get(MINUTES),
         "settings": best.user_attrs[SETTINGS],
         "searched": list(study.space.dimensions),
         "complete": sum(trial.state is TrialState.COMPLETE for trial in study.counted_trials()),

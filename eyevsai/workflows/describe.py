@@ -9,6 +9,7 @@ from eyevsai.config import ModelConfig
 from eyevsai.core.errors import UserError
 from eyevsai.data.catalog import list_datasets
 from eyevsai.models.factory import FAMILIES, build, get_family, select_models
+from eyevsai.models.measurements import Measurement, read_measurements
 
 
 def describe(model: ModelConfig, num_classes: int) -> dict[str, Any]:
@@ -44,14 +45,18 @@ def describe_trained(model: str) -> dict[str, Any]:
 
 
 def list_inventory(data_dir: Path, models: str | None = None) -> dict[str, Any]:
-    """Return model families with the descriptions of their variations, and all datasets.
+    """Return model families, with descriptions and measurements, and all datasets.
 
-    The values are JSON-serializable. `data_dir` is the folder with the local datasets; `models` are
-    comma-separated families or family/variation, by default all.
+    `to_json` makes the values JSON-serializable.
+
+    Args:
+        data_dir: folder with the local datasets.
+        models: comma-separated families or family/variation; by default all.
 
     Raises:
         UserError: a model is unknown.
     """
+    measured = read_measurements()
     pairs = select_models(",".join(FAMILIES) if models is None else models)
     return {
         "models": {
@@ -62,6 +67,7 @@ def list_inventory(data_dir: Path, models: str | None = None) -> dict[str, Any]:
                         "title": about.title,
                         "technical": about.technical,
                         "simple": about.simple,
+                        "measured": measured.get(f"{name}/{variation}", Measurement()),
                     }
                     for variation, about in get_family(name).variations.items()
                     if (name, variation) in pairs

@@ -15,13 +15,14 @@ from eyevsai.core.settings import Settings, list_settings
 from eyevsai.registry.classes import hash_classes
 from eyevsai.store.tags import JOB, MIN_COMPLETE
 from eyevsai.tracking.search import find_run, find_study, find_tagged, has_classes, read_json
+from eyevsai.training.settings import TrainingSettings
 from eyevsai.tuning.settings import BEST
 
 log = logging.getLogger("eyevsai")
 
 MAX_FACTOR = 2  # highest ratio of training epochs to trial epochs at which a study is used
 # settings that determine the length of a trial
-LENGTHS = frozenset({"epochs", "freeze_epochs", "fine_tune_epochs"})
+LENGTHS = frozenset({"epochs", "freeze_epochs", "fine_tune_epochs", "minutes"})
 UNCHANGED = "no setting changes"
 
 
@@ -137,8 +138,8 @@ def apply_best(config: TrainConfig, best: Mapping[str, Any]) -> Settings:
 def find_blockers(best: Mapping[str, Any], plain: Settings, tuned: Settings) -> list[str]:
     """Return the reasons why `--tuned auto` does not use a study; empty if there are none.
 
-    A study needs at least `MIN_COMPLETE` complete trials, trials of at least half the epochs of
-    training, and a best trial that is better than the trial with the default settings.
+    A study needs at least `MIN_COMPLETE` complete trials, trials of at least half the epochs or
+    minutes of training, and a best trial that is better than the trial with the default settings.
 
     Args:
         best: content of the study's `best.json`.
@@ -153,14 +154,7 @@ def find_blockers(best: Mapping[str, Any], plain: Settings, tuned: Settings) -> 
         blockers.append(
             f"it has {_count(best['complete'], 'complete trial')} of the {MIN_COMPLETE} required"
         )
-    epoch_pairs = ((best["epochs"], _epochs(tuned)), (defaults["epochs"], _epochs(plain)))
-    for trial_epochs, epochs in epoch_pairs:
-        if (trial_epochs or 0) * MAX_FACTOR < epochs:
-            blockers.append(
-                f"its trials have {_count(trial_epochs or 0, 'epoch')}, less than half of the "
-                f"{epochs} training epochs"
-            )
-            break
+    blockers += _find_short_trials(best, plain, tuned)
     if defaults["accuracy"] is None:
         blockers.append(
             f"its trial {defaults['trial']} with the default settings has no result "
@@ -255,6 +249,31 @@ def _use_study(
         NEVER_TUNED,
     )
     return tuned, result.run_id
+
+
+def _find_short_trials(best: Mapping[str, Any], plain: Settings, tuned: Settings) -> list[str]:
+    """Return the reason why the trials of a study are too short, if they are.
+
+    Lengths are compared in minutes if the training has a time budget, otherwise in epochs.
+    """
+    minutes = getattr(tuned, "minutes", None)
+    if minutes is not None and isinstance(tuned, TrainingSettings):
+        if best.get("minutes") is None:
+            return ["its trials had no time budget, unlike the training"]
+        if best["minutes"] * MAX_FACTOR < minutes:
+            return [
+                f"its trials have {best['minutes']:g} minutes, less than half of the {minutes:g} "
+                "training minutes"
+            ]
+        return []
+    epoch_pairs = ((best["epochs"], _epochs(tuned)), (best["defaults"]["epochs"], _epochs(plain)))
+    for trial_epochs, epochs in epoch_pairs:
+        if (trial_epochs or 0) * MAX_FACTOR < epochs:
+            return [
+                f"its trials have {_count(trial_epochs or 0, 'epoch')}, less than half of the "
+                f"{epochs} training epochs"
+            ]
+    return []
 
 
 def _epochs(settings: Settings) -> int:

@@ -22,7 +22,7 @@ from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.tracking.search import find_run
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.pace import Pace
-from eyevsai.tuning.attributes import DEFAULTS, EPOCHS, RUN_ID, SETTINGS
+from eyevsai.tuning.attributes import DEFAULTS, EPOCHS, MINUTES, RUN_ID, SETTINGS
 from eyevsai.tuning.settings import TIMED_REPORTS
 from eyevsai.tuning.study import Trial
 from eyevsai.workflows.job_context import log_input
@@ -208,6 +208,7 @@ class TrialRunner:
             config, self.dataset, time.monotonic(), self.opened.tracking_uri, is_new=True
         )
         trial.set_user_attr(EPOCHS, getattr(config.model.settings, "epochs", None))
+        trial.set_user_attr(MINUTES, getattr(config.model.settings, "minutes", None))
         tags = {
             JOB: "trial",
             PARENT: self.parent,

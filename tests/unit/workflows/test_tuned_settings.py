@@ -254,3 +254,20 @@ def test_changes_have_four_digits() -> None:
         format_changes(changes)
         == "a 0.1235 -> 1.235e+04, b none -> true, c rbf -> poly, d 1e-05 -> 200"
     )
+
+
+@pytest.mark.parametrize(
+    ("best", "reason"),
+    [
+        ({}, "its trials had no time budget"),
+        ({"minutes": 2}, "its trials have 2 minutes, less than half of the 6 training minutes"),
+        ({"minutes": 3}, None),
+    ],
+)
+def test_lengths_of_timed_trainings_are_compared_in_minutes(
+    caplog: pytest.LogCaptureFixture, best: dict[str, Any], reason: str | None
+) -> None:
+    run_id = write_study({**EARNED, **best})
+    _, used, _, lines = use(caplog, minutes=6.0)
+    assert used == (None if reason else run_id)
+    assert reason is None or any(reason in line for line in lines)
