@@ -7,11 +7,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
@@ -34,6 +36,7 @@ from tests.child_processes import (  # noqa: F401, hooks
 )
 from tests.invoke import ROOT, invoke, invoke_entry_point, restored_process
 
+DEFAULT_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 PHOTOS = Path(os.environ.get("EYEVSAI_PHOTOS", ROOT.parent / "shared" / "photos"))
 
 
@@ -84,6 +87,23 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, cache_dir: Path, tmp_path
             monkeypatch.delenv(name)
     monkeypatch.setenv("EYEVSAI_CACHE", str(cache_dir))
     monkeypatch.setenv("EYEVSAI_STATE", str(tmp_path / "state"))
+
+
+@pytest.fixture(autouse=True)
+def default_signals() -> Iterator[None]:
+    """Set the default handlers of signals: programs that a test starts inherit ignored signals.
+
+    A shell ignores SIGINT for a job in the background, and a command that a signal ended in this
+    process ignores that signal afterwards.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    for number, handler in DEFAULT_HANDLERS.items():
+        signal.signal(number, handler)
+    yield
+    for number, handler in DEFAULT_HANDLERS.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ TOOLS = {
     "pipx",
     "read",
     "source",
+    "tr",
     "uv",
     "uvx",
 }

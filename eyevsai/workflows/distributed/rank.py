@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -33,6 +34,7 @@ CONFIG, READY, FAILURE = ("config", "ready", "failure")
 LAUNCHER = "EYEVSAI_LAUNCHER"  # environment variable with the process id of rank 0
 POLL_S = 0.05
 RENDEZVOUS_TIMEOUT = timedelta(minutes=5)
+HAS_LIBUV = sys.platform != "win32"  # torch for Windows is built without it
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class RankInfo:
                 is_master=self.hosts_store,
                 wait_for_workers=False,
                 timeout=RENDEZVOUS_TIMEOUT,
+                use_libuv=HAS_LIBUV,
                 multi_tenant=True,
             )
         with socket.create_server((self.address, 0)) as listener:
@@ -97,6 +100,7 @@ class RankInfo:
                 is_master=True,
                 wait_for_workers=False,
                 timeout=RENDEZVOUS_TIMEOUT,
+                use_libuv=HAS_LIBUV,
                 master_listen_fd=listener.detach(),
             )
 

@@ -179,7 +179,7 @@ def test_log_has_expectation_phases_and_a_line_per_interval(
 def test_make_marks_only_what_was_installed(environment: Environment) -> None:
     folder, target = environment.folder / "venv", "installed-dev"
     (folder / "python").touch()  # the marker of `make` for an environment that exists
-    make = ["make", f"VENV={folder}", f"{folder}/{target}"]
+    make = ["make", "--no-print-directory", f"VENV={folder}", f"{folder}/{target}"]
     environment.script("Obtaining it\nERROR: No matching distribution found for torch\nexit 7\n")
     failed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True)
     assert failed.returncode == 2

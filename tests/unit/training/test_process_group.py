@@ -252,3 +252,17 @@ def test_rank_info_is_read_as_torchrun_writes_it(monkeypatch: pytest.MonkeyPatch
         set_world_size(compose_train({"model": "shallow"}), rank_info)
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert rank_from_env() is None
+
+
+@pytest.mark.parametrize("has_libuv", [True, False])
+def test_ranks_of_a_machine_meet_with_each_backend_of_torchs_store(
+    has_libuv: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # False on Windows
+    monkeypatch.setattr("eyevsai.workflows.distributed.rank.HAS_LIBUV", has_libuv)
+    info = RankInfo(0, 2, 0, 2, "127.0.0.1", 0, hosts_store=True, launcher=os.getpid())
+    server = info.open_tcp_store()
+    assert server.libuvBackend == has_libuv
+    client = replace(info, rank=1, port=server.port, hosts_store=False).open_tcp_store()
+    client.set("key", "value")
+    assert server.get("key") == b"value"
