@@ -27,8 +27,8 @@ def measure(family: str, variation: str) -> tuple[str, dict[str, Any]]:
     from eyevsai.training.device import find_precision, setup_device
 
     batch, rounds = (64, ROUNDS[family]) if family != "transfer" else (16, ROUNDS[family])
-    given = {"weights": "none"} if family == "transfer" else {}
-    settings = get_family(family).variations[variation].settings(**given)
+    options = {"weights": "none"} if family == "transfer" else {}
+    settings = get_family(family).variations[variation].settings(**options)
     learner = build(family, variation, settings, tuple(map(str, range(60))), seed=0)
     summary = learner.summary()
     precision = find_precision("auto", setup_device(settings))  # type: ignore[arg-type]

@@ -66,14 +66,14 @@ def read_machine() -> str:
 
 def update_measurements(new: Mapping[str, Mapping[str, Any]]) -> None:
     """Replace values of variations in the file: by name of the field, by family/variation."""
-    known = read_measurements()
+    measurements = read_measurements()
     for name, values in new.items():
-        known[name] = replace(known.get(name, Measurement()), **values)
+        measurements[name] = replace(measurements.get(name, Measurement()), **values)
     content = {
         "machine": read_machine(),
         "models": {
             name: {key: value for key, value in asdict(each).items() if value is not None}
-            for name, each in sorted(known.items())
+            for name, each in sorted(measurements.items())
         },
     }
     FILE.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")

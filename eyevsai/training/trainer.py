@@ -329,7 +329,7 @@ class Trainer:
         self._ema.update(self._unchanged)
 
     def _evaluate_timed(self, valid: Split) -> EpochMetrics:
-        """Return the metrics of the valid split, and tell the pace how long they took."""
+        """Return the metrics of the valid split, and pass their duration to the pace."""
         start = time.perf_counter()
         metrics = self._evaluate(valid)
         self._pace.end_evaluation(time.perf_counter() - start)

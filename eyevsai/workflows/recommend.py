@@ -1,4 +1,4 @@
-"""Workflow of `recommend`: look at the data and the machine, and say what to train."""
+"""Workflow of `recommend`: probe the families on the data and the machine, and rank them."""
 
 from __future__ import annotations
 
