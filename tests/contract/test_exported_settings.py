@@ -47,6 +47,7 @@ GRAPH: dict[str, dict[str, tuple[Any, ...]]] = {
         "attention_reduction": (1,),
         "attention_heads": (2,),
         "separable": (True, False),
+        "downsampling": ("full",),
         "stochastic_depth": (0.0, 0.5),
         "dropout": (0.0,),
         "dropout_warmup_epochs": (1.0,),
@@ -93,7 +94,7 @@ NOT_GRAPH = """
     patience crop_scale crop_ratio flip rotation brightness contrast saturation random_erasing
     auto_augment mixup cutmix mixup_prob ema_decay threads device precision memory_efficient devices
     epochs C freeze_epochs fine_tune_epochs unfreeze_stages fine_tune_lr layer_decay feature_views
-    weights
+    weights minutes
 """
 VARIATIONS = [
     (family, variation)

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from eyevsai.store.tags import WEIGHTS_SHA256
-from tests.conftest import SMALL, Eyevsai
+from tests.conftest import ROOT, SMALL, Eyevsai
 
 MINUTES = 0.15
 CONTRADICTION = "contradicts --minutes, which determines the number of epochs"
@@ -110,6 +110,25 @@ def test_family_without_epochs_ends_when_it_is_fitted(eyevsai: Eyevsai, workplac
     options = ("--model", "shallow/rf_hog_lbp", "--n-estimators", "5", "--image-size", "32")
     done = eyevsai("train", "--dataset", "stripes", *options, "--minutes", "1")
     assert "--minutes has no effect on shallow" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.processes("rank 1 is a process of its own")
+def test_ranks_end_together_and_are_repeated(
+    eyevsai: Eyevsai, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the process of rank 1
+    options = ("--dataset", "stripes", *SMALL, "--devices", "2", "--minutes", "0.4")
+    eyevsai("train", *options)
+    run = last_run()
+    assert run.info.status == "FINISHED"
+    eyevsai("train", "--config", f"run:{run.info.run_id}")
+    records = [
+        artifact(each, "schedule.json", tmp_path / str(number))
+        for number, each in enumerate((run, last_run()))
+    ]
+    assert records[0] == records[1]
+    assert weights("1") == weights("2")
 
 
 @pytest.fixture

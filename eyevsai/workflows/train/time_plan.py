@@ -11,12 +11,13 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.progress import format_seconds
 from eyevsai.core.settings import Settings
 from eyevsai.data.dataset import Dataset
+from eyevsai.data.pixel_cache import is_cached
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.search import read_json
 from eyevsai.training.pace import Pace, Positions, RecordedPace, TimeBudget, TimedPace
 from eyevsai.training.settings import NetworkSettings, TrainingSettings, UnfreezingSettings
-from eyevsai.workflows.train.probe import Speed, estimate_decoding, measure_speed
+from eyevsai.workflows.train.probe import Speed, measure_decoding, measure_speed
 
 log = logging.getLogger("eyevsai")
 
@@ -56,7 +57,8 @@ def plan_training(
     changes: dict[str, Any] = {} if "patience" in config.explicit else {"patience": 0}
     speed = measure_speed(config, dataset)
     size = settings.image_size
-    remaining = _Remaining(config, dataset, budget, speed, size)
+    decoding_s = measure_decoding(dataset, _preprocessing(config, dataset, size))
+    remaining = _Remaining(config, dataset, budget, decoding_s, speed, size)
     if isinstance(settings, UnfreezingSettings):
         changes |= _plan_unfreezing(config, settings, remaining)
     else:
@@ -97,6 +99,7 @@ class _Remaining:
     config: TrainConfig
     dataset: Dataset
     budget: TimeBudget
+    uncached_decoding_s: float
     speed: Speed
     measured_at: int  # image size of the probe
 
@@ -110,7 +113,9 @@ class _Remaining:
 
     def decoding_s(self, size: int) -> float:
         """Return the expected time to decode the images for the pixel cache."""
-        return estimate_decoding(self.dataset, _preprocessing(self.config, self.dataset, size))
+        dataset, preprocessing = self.dataset, _preprocessing(self.config, self.dataset, size)
+        cached = is_cached(dataset.cache, dataset.fingerprint, preprocessing)
+        return 0.0 if cached else self.uncached_decoding_s
 
     def evaluation_s(self, size: int) -> float:
         """Return the expected time to evaluate the valid split."""
