@@ -105,7 +105,7 @@ def test_run_without_a_schedule_cannot_be_replayed(eyevsai: Eyevsai, workplace: 
 
 def test_each_trial_has_the_time_budget(eyevsai: Eyevsai, workplace: Path, tmp_path: Path) -> None:
     settings = [each for each in SMALL if each not in ("--tuned", "never")]
-    study = ("--n-trials", "2", "--sampler", "random", "--minutes", "0.1")
+    study = (*("--n-trials", "2", "--sampler", "random", "--pruner", "none"), "--minutes", "0.1")
     eyevsai("tune", "--dataset", "stripes", *settings, *study)
     trial = last_run("trial")
     assert trial.info.status == "FINISHED"
