@@ -27,6 +27,12 @@ class LearningSettings(Settings):
     class_weights: Annotated[
         bool, Doc("Weight classes by their inverse frequency in the train split.")
     ] = False
+
+
+@dataclass(frozen=True)
+class OptimizationSettings(LearningSettings):
+    """Settings of time budget, optimizer, LR schedule, loss and early stopping."""
+
     minutes: Annotated[
         float | None,
         Range(0.05, 100_000),
@@ -35,12 +41,6 @@ class LearningSettings(Settings):
             "follow from a measurement, and the learning rate ends with the time."
         ),
     ] = None
-
-
-@dataclass(frozen=True)
-class OptimizationSettings(LearningSettings):
-    """Settings of optimizer, LR schedule, loss and early stopping."""
-
     batch_size: Annotated[
         int, Range(2, 4096), Search(Choice((32, 64, 128))), Doc(BATCH_SIZE_DOC)
     ] = 64

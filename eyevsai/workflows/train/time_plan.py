@@ -235,15 +235,8 @@ def plan_time(
     if config.run.replay:
         return config, Timing(RecordedPace(_read_positions(tracking_uri, config.run.replay)))
     settings = config.model.settings
-    if getattr(settings, "minutes", None) is None:
+    if not isinstance(settings, TrainingSettings) or settings.minutes is None:
         return config, Timing()
-    if not isinstance(settings, TrainingSettings):
-        log.info(
-            "--minutes has no effect on %s: it has no epochs, and ends when it is fitted.",
-            config.model.family,
-        )
-        return config, Timing()
-    assert settings.minutes is not None
     budget, plan = TimeBudget(60 * settings.minutes, started_at, TAIL_S), None
     if is_new:
         config, plan = plan_training(config, dataset, budget)

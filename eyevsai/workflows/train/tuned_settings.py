@@ -256,8 +256,8 @@ def _find_short_trials(best: Mapping[str, Any], plain: Settings, tuned: Settings
 
     Lengths are compared in minutes if the training has a time budget, otherwise in epochs.
     """
-    minutes = getattr(tuned, "minutes", None)
-    if minutes is not None and isinstance(tuned, TrainingSettings):
+    minutes = tuned.minutes if isinstance(tuned, TrainingSettings) else None
+    if minutes is not None:
         if best.get("minutes") is None:
             return ["its trials had no time budget, unlike the training"]
         if best["minutes"] * MAX_FACTOR < minutes:
