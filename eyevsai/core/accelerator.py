@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from ctypes.util import find_library
 
 # files of the drivers of NVIDIA, of NVIDIA under WSL, and of AMD, which torch reports as CUDA
 DRIVERS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg", "/dev/kfd")
@@ -15,8 +15,7 @@ def has_cuda() -> bool:
     if sys.platform == "darwin":
         return False
     if sys.platform == "win32":
-        folder = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
-        has_driver = (folder / "nvcuda.dll").exists()
+        has_driver = find_library("nvcuda") is not None
     else:
         has_driver = any(map(os.path.exists, DRIVERS))
     if not has_driver:
