@@ -1,6 +1,6 @@
 # make train: the main job, from a clean clone.  make wheel: dist/, to install anywhere.  make test: what CI calls.  make check: lint, types, layers, wording.
 # make check-all: the documentation as a site and the audit of dependencies, too.
-# make test-fast: in 3 minutes, for each change.  make test: in 11.  make test-all: everything.
+# make test-fast: in 3 minutes, for each change.  make test: in 11 to 35.  make test-all: everything.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

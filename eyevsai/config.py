@@ -32,8 +32,9 @@ from eyevsai.models.factory import FAMILIES, ResolvedModel, get_family, resolve_
 
 AUTO_TUNED, NEVER_TUNED = "auto", "never"
 AUTO_PRESET, CPU_PRESET = "auto", "cpu"
-# settings that `--minutes` determines
-PLANNED = ("epochs", "fine_tune_epochs", "feature_views", "patience")
+# settings that `--minutes` determines; the first ones are numbers of epochs
+EPOCHS = ("epochs", "fine_tune_epochs")
+PLANNED = (*EPOCHS, "feature_views", "patience")
 # settings of `train` that do not apply to `tune`
 TRAIN_ONLY = ("resume", "resume_force", "tuned", "checkpoint_every_s", "devices", "replay")
 
@@ -270,7 +271,7 @@ def check_minutes(config: TrainConfig) -> None:
     """Raise UserError if `--minutes` is set beside a number of epochs."""
     if getattr(config.model.settings, "minutes", None) is None or config.run.replay:
         return
-    for name in ("epochs", "fine_tune_epochs"):
+    for name in EPOCHS:
         if name in config.explicit:
             raise UserError(
                 f"{as_flag(name)} contradicts --minutes, which determines the number of epochs. "

@@ -28,7 +28,7 @@ class RecommendSettings(Settings):
     PANEL: ClassVar[str] = "Training"
 
     minutes: Annotated[
-        float, Range(0.1, 100_000), Doc("Time budget of the training, in minutes.")
+        float, Range(0.05, 100_000), Doc("Time budget of the training, in minutes.")
     ] = 10.0
 
 

@@ -17,6 +17,7 @@ SYNONYMS = {
     "variation": ("variant",),
     "lr": ("lr0", "learning_rate", "base_lr", "initial_lr", "max_lr", "eta"),
     "epochs": ("num_epochs", "n_epochs", "nb_epochs", "max_epochs", "num_train_epochs"),
+    "minutes": ("time_limit", "time_budget", "max_time", "time", "budget"),
     "batch_size": ("batch", "bs", "b", "per_device_train_batch_size"),
     "image_size": ("imgsz", "img_size", "img", "input_size", "crop_size", "resolution", "size"),
     "weight_decay": ("wd", "l2"),

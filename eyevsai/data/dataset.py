@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, overload
 
 import numpy as np
@@ -186,6 +187,11 @@ class Dataset:
             for sample, name in zip(self.samples, self.split_names, strict=True)
             if name == split
         ]
+
+    def median_short_side(self) -> float:
+        """Return the median of the images' shorter sides, in pixels."""
+        records = (sample.record for sample in self.samples)
+        return median(min(record.width, record.height) for record in records)
 
     def split_table(self) -> str:
         """Return a tab-separated table with split, class, name and SHA-256 of each image."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from eyevsai import config
@@ -67,7 +67,7 @@ def with_config(
     model, variation = chosen.get(MODEL, config.ModelChoice().model), chosen.get(VARIATION)
     settings = {setting.name: setting for setting in settings_of(model, variation)}
     if command == "train":
-        chosen |= _choose_schedule(source, values)
+        source = _choose_schedule(source, values)
     _check_names(source, settings, chosen, command)
     completed = dict(chosen)
     for name, text in source.texts.items():
@@ -147,23 +147,22 @@ def _choose_model(source: Source, values: Mapping[str, Any]) -> Values:
     return chosen
 
 
-def _choose_schedule(source: Source, values: Mapping[str, Any]) -> Values:
-    """Return `replay` for a run with a time budget, unless options set another length.
+def _choose_schedule(source: Source, values: Mapping[str, Any]) -> Source:
+    """Return the settings of a timed run with `replay`, unless options set another length.
 
-    A new `--minutes` replaces the epochs that were planned for the source, and a number of epochs
-    replaces its `minutes`.
+    A new `--minutes` replaces the number of epochs of a run, and a number of epochs replaces its
+    `minutes`. The settings of a file are returned unchanged.
     """
-    if values.get("minutes") is not None and source.label.startswith(RUN):
-        for name in (*config.PLANNED, "replay"):
-            source.texts.pop(name, None)
-        return {}
-    if not source.label.startswith(RUN) or source.texts.get("minutes") is None:
-        return {}
-    source.texts.pop("replay", None)
-    if any(values.get(name) is not None for name in ("epochs", "fine_tune_epochs")):
-        source.texts.pop("minutes")
-        return {}
-    return {"replay": source.label.removeprefix(RUN)}
+    if not source.label.startswith(RUN):
+        return source
+    texts = {name: text for name, text in source.texts.items() if name != "replay"}
+    if values.get("minutes") is not None:
+        texts = {name: text for name, text in texts.items() if name not in config.PLANNED}
+    elif any(values.get(name) is not None for name in config.EPOCHS):
+        texts.pop("minutes", None)
+    elif texts.get("minutes") is not None:
+        texts["replay"] = source.label.removeprefix(RUN)
+    return replace(source, texts=texts)
 
 
 def _check_names(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from eyevsai.config import TrainConfig, compose_train
@@ -17,6 +15,7 @@ from eyevsai.core.cores import count_cores
 from eyevsai.core.extras import install_command
 from eyevsai.core.progress import format_seconds
 from eyevsai.core.settings import format_flags
+from eyevsai.core.shell import quote
 from eyevsai.data.dataset import Dataset, load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.transfer.pretrained import is_at_hand
@@ -109,13 +108,12 @@ def recommend(settings: DataSettings, values: Mapping[str, Any], minutes: float)
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
     """Return what the recommendation depends on: numbers of images and classes, size, balance."""
     counts = Counter(dataset.labels_of("train"))
-    records = [sample.record for sample in dataset.samples]
     return {
         "name": dataset.name,
-        "images": len(records),
+        "images": len(dataset.samples),
         "classes": len(dataset.classes),
         "train_images": sum(counts.values()),
-        "short_side_px": median(min(record.width, record.height) for record in records),
+        "short_side_px": dataset.median_short_side(),
         "imbalance": max(counts.values()) / min(counts.values()),
         "images_per_class": sum(counts.values()) / len(counts),
     }
@@ -162,7 +160,7 @@ def _probe_shallow(request: _Request) -> Candidate:
     with hiding_log():
         seconds = measure_shallow(_compose(SHALLOW, request, {}), request.dataset)
     is_best = request.described["images_per_class"] < FEW_IMAGES
-    reason = "no training by epochs: the most accurate from scratch with few images"
+    reason = "handcrafted features: networks from scratch need more images"
     return Candidate(
         SHALLOW,
         f"about {format_seconds(seconds)}",
@@ -184,7 +182,7 @@ def _command(model: str, request: _Request, minutes: float | None) -> str:
     if minutes is not None:
         settings["minutes"] = f"{minutes:g}"
     folder = settings.pop("data", None)
-    first = "" if folder is None else f"{shlex.quote(str(folder))} "
+    first = "" if folder is None else f"{quote(str(folder))} "
     return f"eyevsai train {first}{format_flags(settings)}"
 
 

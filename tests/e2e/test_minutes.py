@@ -66,10 +66,17 @@ def test_timed_run_logs_plan_and_outcome_and_is_repeated_with_equal_weights(
     assert artifact(again, "schedule.json", tmp_path / "again")["positions"] == positions
     assert weights("1") == weights("2")
 
+    alone = ("--dataset", "stripes", *SMALL, "--replay", run.info.run_id)
+    error = eyevsai("train", *alone, "--minutes", "1", code=2).stderr
+    assert f"requires the settings of that run. Use --config run:{run.info.run_id}" in error
+
     options = ("--config", f"run:{run.info.run_id}", "--epochs", "1")
     eyevsai("train", *options)
     shorter = last_run().data.params
     assert (shorter["epochs"], shorter["minutes"], shorter["replay"]) == ("1", "", "")
+    eyevsai("train", "--config", f"run:{last_run().info.run_id}", "--minutes", str(MINUTES))
+    timed = last_run().data.params
+    assert (timed["minutes"], timed["replay"]) == (str(MINUTES), "")
 
 
 def test_run_whose_budget_is_too_short_trains_one_step(

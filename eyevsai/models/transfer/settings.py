@@ -22,8 +22,7 @@ class TransferSettings(UnfreezingSettings):
     """Settings of all variations: a pretrained backbone and a new head."""
 
     PANEL: ClassVar[str] = "transfer"
-    # Enlarged images are nearer to those of the pretraining: on photographs of 119 px, 192 px were
-    # more accurate than 128 px after the same time (benchmarks/RESULTS.md).
+    # Photographs of 119 px were classified better at 192 px than at 128 px: benchmarks/RESULTS.md.
     SMALLEST_DEFAULT: ClassVar[int] = 192
 
     image_size: int = 192

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
-from statistics import median
 
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import Data, Dataset
@@ -52,13 +51,12 @@ def adapt_image_size(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     """Return the configuration with an image size that the images can fill.
 
     The default size is lowered to the median short side of the images, rounded up to a multiple of
-    `SIZE_STEP`; enlarged images cost time and add nothing. An explicit size is kept.
+    `SIZE_STEP`, because enlarged images cost time. An explicit size is kept.
     """
     settings = config.model.settings
     if "image_size" in config.explicit or not isinstance(settings, LearningSettings):
         return config
-    records = (sample.record for sample in dataset.samples)
-    short_side = median(min(record.width, record.height) for record in records)
+    short_side = dataset.median_short_side()
     smallest = type(settings).SMALLEST_DEFAULT
     size = max(smallest, SIZE_STEP * math.ceil(short_side / SIZE_STEP))
     if size >= settings.image_size:

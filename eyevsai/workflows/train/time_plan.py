@@ -15,7 +15,7 @@ from eyevsai.data.pixel_cache import is_cached
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.search import read_json
-from eyevsai.training.pace import Pace, Positions, RecordedPace, TimeBudget, TimedPace
+from eyevsai.training.pace import Pace, RecordedPace, TimeBudget, TimedPace
 from eyevsai.training.settings import NetworkSettings, TrainingSettings, UnfreezingSettings
 from eyevsai.workflows.train.probe import Speed, measure_decoding, measure_speed
 
@@ -203,7 +203,8 @@ class Timing:
         """Log the recorded positions, the plan and what became of it as artifacts of the run."""
         if self.pace is None:
             return
-        run.log_dict(SCHEDULE, {"positions": self.pace.positions})
+        schedule = {"epochs": self.pace.num_epochs, "positions": self.pace.positions}
+        run.log_dict(SCHEDULE, schedule)
         if self.budget is None:
             return
         seconds = self.budget.elapsed()
@@ -230,11 +231,11 @@ def plan_time(
         is_new: plan epochs and image size; a resumed run has those of its first call.
 
     Raises:
-        UserError: the run of `--replay` has no recorded schedule.
+        UserError: the run of `--replay` has no recorded schedule, or had other settings.
     """
-    if config.run.replay:
-        return config, Timing(RecordedPace(_read_positions(tracking_uri, config.run.replay)))
     settings = config.model.settings
+    if config.run.replay:
+        return config, Timing(_recorded_pace(tracking_uri, config.run.replay, settings))
     if not isinstance(settings, TrainingSettings) or settings.minutes is None:
         return config, Timing()
     budget, plan = TimeBudget(60 * settings.minutes, started_at, TAIL_S), None
@@ -252,15 +253,19 @@ def plan_time(
     return config, Timing(pace, budget, plan)
 
 
-def _read_positions(tracking_uri: str, run_id: str) -> Positions:
+def _recorded_pace(tracking_uri: str, run_id: str, settings: Settings) -> RecordedPace:
     record = read_json(tracking_uri, run_id, SCHEDULE)
     if record is None:
         raise UserError(
             f"Run {run_id} has no artifact {SCHEDULE}: it had no time budget, or did not finish. "
             "Omit --replay."
         )
-    positions: Positions = record["positions"]
-    return positions
+    is_timed = getattr(settings, "minutes", None) is not None
+    if not is_timed or getattr(settings, "epochs", None) != record["epochs"]:
+        raise UserError(
+            f"--replay {run_id} requires the settings of that run. Use --config run:{run_id}."
+        )
+    return RecordedPace(record["positions"])
 
 
 def count_untimed_epochs(settings: Settings) -> int:

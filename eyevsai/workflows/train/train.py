@@ -11,14 +11,14 @@ from types import MappingProxyType
 
 from eyevsai.config import TrainConfig, check_minutes, shared_settings
 from eyevsai.core.names import ModelName
-from eyevsai.data.dataset import load_dataset
+from eyevsai.data.dataset import Dataset, load_dataset
 from eyevsai.registry.registration import check_name
 from eyevsai.store.tags import JOB
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.device import check_device
 from eyevsai.workflows.distributed.launcher import launching_ranks
 from eyevsai.workflows.distributed.rank import RankInfo, set_world_size
-from eyevsai.workflows.job_context import job_context
+from eyevsai.workflows.job_context import JobContext, job_context
 from eyevsai.workflows.registry.class_lists import check_classes
 from eyevsai.workflows.shutdown import ShutdownHandler, ending_with_parent
 from eyevsai.workflows.train.fingerprint import save_fingerprint, verify_fingerprint
@@ -93,11 +93,7 @@ def train(
             config, study = use_tuned(config, name, job.tracking_uri, dataset.classes)
             if study:
                 setting_tags = {"tuned_from": study, "tuned_settings": describe_tuned(config)}
-            config = adapt_image_size(config, dataset)
-        config, timing = plan_time(
-            config, dataset, started_at, job.tracking_uri, is_new=not resumed
-        )
-        config, limits = _limit(config, len(dataset.labels_of("train")))
+        config, timing, limits = _plan(config, dataset, started_at, job, is_new=not resumed)
         setting_tags |= {"limited_settings": limits} if limits else {}
         learner, data = build_learner_and_data(config, dataset)
         if resumed:
@@ -117,18 +113,30 @@ def train(
             )
 
 
-def _limit(config: TrainConfig, num_images: int) -> tuple[TrainConfig, str]:
-    """Return the configuration limited to `num_images` train images, and the changes as one line.
+def _plan(
+    config: TrainConfig, dataset: Dataset, started_at: float, job: JobContext, *, is_new: bool
+) -> tuple[TrainConfig, Timing, str]:
+    """Return the configuration that data and time allow, its timing, and the changes as one line.
 
-    Logs a line for each limit; the changes are empty if there is none.
+    Logs a line for each change; the changes are empty if there is none.
+
+    Args:
+        config: settings of the run.
+        dataset: images of the run.
+        started_at: start of the call, in seconds of `time.monotonic`.
+        job: context of the workflow.
+        is_new: choose image size and epochs; a resumed run has those of its first call.
 
     Raises:
         UserError: the settings conflict with each other, the data or the device.
     """
-    for note in describe_data_limits(config, num_images):
+    planned = adapt_image_size(config, dataset) if is_new else config
+    planned, timing = plan_time(planned, dataset, started_at, job.tracking_uri, is_new=is_new)
+    num_images = len(dataset.labels_of("train"))
+    for note in describe_data_limits(planned, num_images):
         log.info("%s", note)
-    limited = limit_to_data(config, num_images)
-    return limited, describe_changes(config, limited)
+    limited = limit_to_data(planned, num_images)
+    return limited, timing, describe_changes(config, limited)
 
 
 def _fit_and_register(
