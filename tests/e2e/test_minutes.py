@@ -108,6 +108,9 @@ def test_run_without_a_schedule_cannot_be_replayed(eyevsai: Eyevsai, workplace: 
     options = ("--minutes", "1", "--replay", last_run().info.run_id)
     error = eyevsai("train", "--dataset", "stripes", *SMALL, *options, code=2).stderr
     assert "has no artifact schedule.json" in error
+    options = ("--minutes", "1", "--replay", "nope")
+    error = eyevsai("train", "--dataset", "stripes", *SMALL, *options, code=2).stderr
+    assert "There is no run 'nope'" in error
 
 
 def test_each_trial_has_the_time_budget(eyevsai: Eyevsai, workplace: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ from eyevsai.core.settings import Settings
 from eyevsai.data.dataset import Dataset
 from eyevsai.data.pixel_cache import is_cached
 from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.store.backend import raising_store_errors
 from eyevsai.tracking.run import Run
-from eyevsai.tracking.search import read_json
+from eyevsai.tracking.search import find_run, read_json
 from eyevsai.training.pace import Pace, RecordedPace, TimeBudget, TimedPace
 from eyevsai.training.settings import NetworkSettings, TrainingSettings, UnfreezingSettings
 from eyevsai.workflows.train.probe import Speed, measure_decoding, measure_speed
@@ -254,7 +255,9 @@ def plan_time(
 
 
 def _recorded_pace(tracking_uri: str, run_id: str, settings: Settings) -> RecordedPace:
-    record = read_json(tracking_uri, run_id, SCHEDULE)
+    with raising_store_errors(tracking_uri, f"Reading the schedule of run {run_id}"):
+        find_run(tracking_uri, run_id)
+        record = read_json(tracking_uri, run_id, SCHEDULE)
     if record is None:
         raise UserError(
             f"Run {run_id} has no artifact {SCHEDULE}: it had no time budget, or did not finish. "
