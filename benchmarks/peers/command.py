@@ -117,6 +117,9 @@ def _prepare(row: Row) -> tuple[dict[str, Path], dict[str, str]]:
     interpreters: dict[str, Path] = {}
     reasons: dict[str, str] = {}
     for title, participant in row.participants.items():
+        if participant.is_bfloat16 and not _has_bfloat16():
+            reasons[title] = "not measured: this CPU has no instructions for bfloat16"
+            continue
         if not participant.environment:
             interpreters[title] = Path(sys.executable)
             continue
@@ -125,6 +128,11 @@ def _prepare(row: Row) -> tuple[dict[str, Path], dict[str, str]]:
         except InstallationError as error:
             reasons[title] = str(error)
     return interpreters, reasons
+
+
+def _has_bfloat16() -> bool:
+    flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _run(

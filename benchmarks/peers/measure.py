@@ -56,10 +56,12 @@ def measure(
         peak.start()
         try:
             process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
+        except BaseException as error:  # also of Ctrl-C, which does not reach the new session
             for pid in [*descendants(process.pid), process.pid]:
                 _kill(pid)
             process.wait()
+            if not isinstance(error, subprocess.TimeoutExpired):
+                raise
             return Measurement(error=f"not finished after {timeout_s:.0f} s")
         finally:
             seconds = time.perf_counter() - start

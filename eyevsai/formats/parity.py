@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from eyevsai.formats.base import Pixels, Runtime
 from eyevsai.models.learner import Learner
 
 BATCH_SIZES = (1, 7, 32)
+RAW_BATCH = 16  # decoded images in memory at a time
 RAW_PREFIX = "raw_"  # of the metrics of raw images
 # words for a metric and its value
 METRICS = {
@@ -53,7 +55,9 @@ class ReferenceData:
     @cached_property
     def raw_expected(self) -> Probabilities:
         """Probabilities (N,C) of the model for `raw`."""
-        return np.concatenate([self.learner.predict_proba([image]) for image in self.raw()])
+        images = iter(self.raw())
+        batches = iter(lambda: list(islice(images, RAW_BATCH)), [])
+        return np.concatenate([self.learner.predict_proba(batch) for batch in batches])
 
     @cached_property
     def test_expected(self) -> npt.NDArray[np.intp]:

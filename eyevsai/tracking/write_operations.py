@@ -30,7 +30,7 @@ from eyevsai.store.run_dir import MODEL_ID, REJECTED, VERSION_URI, RunDir
 from eyevsai.tracking.owner_marks import mark_model
 from eyevsai.tracking.write_queue import rejection_error
 
-PARAMS_PER_CALL = 100
+PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # limits of MLflow
 ERROR_LENGTH = 500  # maximum characters of the tag `error`
 FILES, MODEL_FILES = "files", "model_files"  # folders for pending uploads in a run directory
 
@@ -81,12 +81,14 @@ def set_tags(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) ->
 
 @handler("metrics")
 def log_metrics(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
-    """Log the metrics of a step; MLflow ignores a repeated point (same time, step and value)."""
-    time_ms, step = arguments["time_ms"], arguments["step"]
-    client.log_batch(
-        folder.run_id,
-        [Metric(name, value, time_ms, step) for name, value in arguments["values"].items()],
-    )
+    """Log the metrics of steps; MLflow ignores a repeated point (same time, step and value)."""
+    points = [
+        Metric(name, value, each["time_ms"], each["step"])
+        for each in arguments["steps"]
+        for name, value in each["values"].items()
+    ]
+    for start in range(0, len(points), METRICS_PER_CALL):
+        client.log_batch(folder.run_id, points[start : start + METRICS_PER_CALL])
 
 
 @handler("file")

@@ -50,6 +50,9 @@ PROGRAMMING_ERRORS = (  # bugs of eyevsai, which a retry does not fix
     AssertionError,
 )
 
+MERGED = "metrics"  # kind whose consecutive operations are applied in one call
+MERGED_AT_MOST = 100  # operations
+MERGED_EVERY_S = 1.0  # between two such calls, unless another operation or `flush` waits for them
 Apply = Callable[[str, dict[str, Any]], None]
 
 
@@ -57,7 +60,9 @@ class WriteQueue:
     """Queue of operations on one run, stored in its run directory and applied by a thread.
 
     `apply(kind, arguments)` must be idempotent: an operation is applied twice if the process or the
-    connection ended just after it. The file with the offset of the applied operations may be
+    connection ended just after it. Pending metrics are applied together, as one operation with the
+    arguments `{"steps": [arguments, ...]}`: each call costs the training some milliseconds, and
+    epochs may be that short. The file with the offset of the applied operations may be
     missing or outdated. An operation that raises a permanent error (`is_permanent`) is skipped, and
     the next ones are applied.
 
@@ -77,6 +82,7 @@ class WriteQueue:
         self._failing_since: float | None = None
         self._changed = threading.Condition()
         self._closed = False
+        self._is_urgent = False  # something waits until all operations are applied
         self._applied = self._read_offset()
         if self.path.exists():  # remove an incomplete last line of a process that died
             content = self.path.read_bytes()
@@ -104,6 +110,7 @@ class WriteQueue:
                     stream.truncate(self._end)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 self._end += len(line)
+                self._is_urgent |= kind != MERGED
                 self._changed.notify_all()
         except OSError as error:
             raise write_error(self.path, error, "", JobError) from error
@@ -124,6 +131,8 @@ class WriteQueue:
         """
         began = time.monotonic()
         with self._changed:
+            self._is_urgent = True
+            self._changed.notify_all()
             while self._applied < self._end:
                 now = time.monotonic()
                 failing = (
@@ -149,20 +158,25 @@ class WriteQueue:
             self._changed.notify_all()
 
     def _run(self) -> None:
-        pause, conflicts = RETRY_AFTER_S, 0
+        pause, conflicts, singly_until, merge_at = RETRY_AFTER_S, 0, 0, 0.0
         while True:
             with self._changed:
                 while self._applied >= self._end and not self._closed:
                     self._changed.wait()
+                # only metrics are not urgent
+                self._changed.wait_for(
+                    lambda: self._closed or self._is_urgent, merge_at - time.monotonic()
+                )
                 if self._closed:
                     return
-            line = b""
+            size, is_merged = 0, False
             try:
-                line = self._read_line()
-                kind, arguments = json.loads(line)
+                kind, arguments, size = self._read_next(self._applied >= singly_until)
+                merge_at = time.monotonic() + MERGED_EVERY_S
+                is_merged = kind == MERGED and len(arguments["steps"]) > 1
                 self.apply(kind, arguments)
             except Exception as error:
-                if not line or not is_permanent(error):
+                if not size or not is_permanent(error):
                     self._record_failure(error)
                     self._wait(pause)
                     pause = min(2 * pause, RETRY_AT_MOST_S)
@@ -171,18 +185,36 @@ class WriteQueue:
                     self._wait(BACKOFF_S[conflicts])
                     conflicts += 1
                     continue
+                if is_merged:  # one by one, so that only the rejected ones are skipped
+                    singly_until = self._applied + size
+                    continue
                 self._record_rejection(error)
             pause, conflicts = RETRY_AFTER_S, 0
-            self._advance(len(line))
+            self._advance(size)
 
     def _wait(self, pause_s: float) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._closed, timeout=pause_s)
 
-    def _read_line(self) -> bytes:
+    def _read_next(self, merges: bool) -> tuple[str, dict[str, Any], int]:
+        """Return kind and arguments of the next operation, and its bytes in the file.
+
+        With `merges`, it consists of all consecutive metrics; otherwise of one line.
+        """
         with open(self.path, "rb") as stream:
             stream.seek(self._applied)
-            return stream.readline()
+            line = stream.readline()
+            kind, arguments = json.loads(line)
+            if kind != MERGED:
+                return kind, arguments, len(line)
+            steps, size, most = [arguments], len(line), MERGED_AT_MOST if merges else 1
+            while len(steps) < most and (line := stream.readline()).endswith(b"\n"):
+                kind, arguments = json.loads(line)
+                if kind != MERGED:
+                    break
+                steps.append(arguments)
+                size += len(line)
+        return MERGED, {"steps": steps}, size
 
     def _record_rejection(self, error: Exception) -> None:
         """Record the first rejection, also in a file for the process that applies the run's end."""
@@ -204,6 +236,7 @@ class WriteQueue:
         with self._changed:
             self._failing_since = None
             self._applied += size
+            self._is_urgent &= self._applied < self._end
             with suppress(OSError):  # a full disk: the next process repeats the operation
                 write_atomically(self.offset_path, str(self._applied))
             self._changed.notify_all()

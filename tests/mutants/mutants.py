@@ -47,8 +47,8 @@ MUTANTS = [
     Mutant(
         "4: an outage loses nothing",
         "eyevsai/tracking/write_queue.py",
-        "if not line or not is_permanent(error):",
-        "if not line:",
+        "if not size or not is_permanent(error):",
+        "if not size:",
     ),
     Mutant(
         "5: a stale run is marked FAILED",

@@ -30,17 +30,27 @@ TRAINING: dict[str, Any] = {
     "verbose": False,
 }
 
+# as in its own file yolo11-cls-resnet18.yaml, but without pretrained weights
+RESNET18 = """
+nc: 1000
+backbone:
+  - [-1, 1, TorchVision, [512, resnet18, null, True, 2]]
+head:
+  - [-1, 1, Classify, [nc]]
+"""
+
 
 def epoch(data: str, size: int, batch: int, epochs: int, workers: int) -> dict[str, float]:
-    """Train torchvision's resnet18; return the seconds of each epoch."""
+    """Train torchvision's resnet18 with Ultralytics' head; return the seconds of each epoch."""
     import torch
     from ultralytics.models.yolo.classify import ClassificationTrainer
 
+    Path("resnet18.yaml").write_text(RESNET18, encoding="utf-8")
     start, ends = time.perf_counter(), list[float]()
     trainer = ClassificationTrainer(
         overrides={
             **TRAINING,
-            "model": "resnet18",
+            "model": "resnet18.yaml",
             "data": data,
             "imgsz": size,
             "batch": batch,
@@ -69,13 +79,12 @@ def export(data: str, size: int, classes: int, images: int, workers: int) -> dic
     torch.set_num_threads(os.cpu_count() or 1)
     network = resnet18(weights=None, num_classes=classes).eval()
     start = time.perf_counter()
-    torch2onnx(network, torch.randn(1, 3, size, size), "ultralytics.onnx")
+    axes = {"images": {0: "batch"}, "output0": {0: "batch"}}
+    torch2onnx(network, torch.randn(1, 3, size, size), "ultralytics.onnx", dynamic=axes)
     exported = time.perf_counter()
-    files = [str(path) for path in sorted(Path(data).glob("*/*.jpg"))[:images]]
     model = YOLO("ultralytics.onnx", task="classify")
-    count = sum(
-        1 for _ in model.predict(files, imgsz=size, stream=True, verbose=False, device="cpu")
-    )
+    arguments = {"imgsz": size, "batch": 16, "device": "cpu", "stream": True, "verbose": False}
+    count = sum(1 for _ in model.predict(f"{data}/*/*.jpg", **arguments))
     if count != images:
         raise SystemExit(f"predicted {count} of {images} images")
     return {"export_s": exported - start, "predict_s": time.perf_counter() - exported}
@@ -84,6 +93,8 @@ def export(data: str, size: int, classes: int, images: int, workers: int) -> dic
 def command_line(arguments: list[str], batch: int) -> dict[str, float]:
     """Run the command `yolo`; end at the first batch of a training."""
     from torch.nn.modules.module import register_module_forward_pre_hook
+
+    sys.argv = ["yolo", *arguments]  # which `ultralytics` reads when it is imported
     from ultralytics.cfg import entrypoint
 
     def check(module: Any, inputs: Any) -> None:
@@ -94,7 +105,6 @@ def command_line(arguments: list[str], batch: int) -> dict[str, float]:
             os._exit(0)
 
     register_module_forward_pre_hook(check)
-    sys.argv = ["yolo", *arguments]
     entrypoint()
     return {}
 

@@ -20,13 +20,21 @@ class Store:
     def __init__(self) -> None:
         self.taken: list[int] = []
         self.away = False
+        self.calls = 0
 
     def __call__(self, kind: str, arguments: dict[str, Any]) -> None:
         if self.away:
             raise ConnectionError("nobody answers")
         if kind == "refused":
             raise MlflowException("no", error_code=INVALID_PARAMETER_VALUE)
-        self.taken.append(arguments["number"])
+        steps = arguments.get("steps", [arguments])
+        if len(steps) > 1 and any(each.get("refused") for each in steps):
+            raise MlflowException("no", error_code=INVALID_PARAMETER_VALUE)
+        self.calls += 1
+        for each in steps:
+            if each.get("refused"):
+                raise MlflowException("no", error_code=INVALID_PARAMETER_VALUE)
+            self.taken.append(each["number"])
 
 
 @pytest.fixture(autouse=True)
@@ -78,11 +86,36 @@ def test_a_slow_store_is_waited_for_and_a_silent_one_is_not(tmp_path: Path) -> N
     queue = WriteQueue(tmp_path, slow)
     queue.start()
     for number in range(5):
-        queue.append("metrics", number=number)
+        queue.append("tags", number=number)
     assert queue.flush(0.2) == 0
     for number in range(50):
-        queue.append("metrics", number=number)
+        queue.append("tags", number=number)
     assert queue.flush(10, at_most_s=0.3) > 0
+
+
+def test_pending_metrics_are_applied_in_one_call(tmp_path: Path) -> None:
+    store = Store()
+    queue = WriteQueue(tmp_path, store)
+    for number in range(50):
+        queue.append("metrics", number=number)
+    queue.append("tags", number=50)
+    for number in range(51, 61):
+        queue.append("metrics", number=number)
+    queue.start()
+    assert queue.flush(5) == 0
+    assert store.taken == list(range(61))
+    assert store.calls == 3
+
+
+def test_of_merged_metrics_only_the_refused_step_is_skipped(tmp_path: Path) -> None:
+    store = Store()
+    queue = WriteQueue(tmp_path, store)
+    for number in range(20):
+        queue.append("metrics", number=number, refused=number == 7)
+    queue.start()
+    assert queue.flush(5) == 0
+    assert store.taken == [number for number in range(20) if number != 7]
+    assert queue.rejected is not None
 
 
 def test_a_rejection_is_raised_at_the_next_append(tmp_path: Path) -> None:
