@@ -117,7 +117,7 @@ def _prepare(row: Row) -> tuple[dict[str, Path], dict[str, str]]:
     interpreters: dict[str, Path] = {}
     reasons: dict[str, str] = {}
     for title, participant in row.participants.items():
-        if participant.is_bfloat16 and not _has_bfloat16():
+        if participant.needs_bfloat16 and not _has_bfloat16():
             reasons[title] = "not measured: this CPU has no instructions for bfloat16"
             continue
         if not participant.environment:
