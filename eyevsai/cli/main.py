@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ INTERRUPTED = 130
 # Imports create millions of objects and no garbage. With Python's thresholds and the collection at
 # the exit, which `freeze_objects` avoids, the collector takes a third of a short command's time.
 GC_THRESHOLDS = (50_000, 20, 20)
-TRITON = "triton._C.libtriton"  # module of the extension, which PyTorch imports in some commands
+TRITON = "triton._C.libtriton"  # module of the extension
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -75,12 +76,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def freeze_objects() -> None:
-    """Exclude all objects from the collection at the exit, unless Triton is loaded.
+    """Exclude all objects from the collection at the exit, which takes seconds with PyTorch.
 
-    From 3.9, Triton prints its objects that were not collected as leaks.
+    Triton, which PyTorch loads with an optimizer, would print the objects that were not collected
+    as leaks. It does so after Python has ended, so standard error is closed for it.
     """
-    if TRITON not in sys.modules:
-        gc.freeze()
+    gc.freeze()
+    if TRITON in sys.modules:
+        sys.stderr.flush()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def _fail(error: Exception, code: int, debug: bool, hint: str = "") -> None:

@@ -27,7 +27,7 @@ STEP = 16  # image sizes of a plan are multiples of it
 MIN_SIZE = 32
 MIN_EPOCHS = 20  # of a network from scratch: below, smaller images are more accurate
 # from the last step to the end of the process, without evaluations: plots, model, registration
-TAIL_S = 4.0
+TAIL_S = 6.0
 
 
 @dataclass(frozen=True)
