@@ -26,7 +26,8 @@ from benchmarks.peers.environments import (
     prepare,
 )
 from benchmarks.peers.measure import Measurement, measure
-from benchmarks.peers.rows import CORES, ROWS, Participant, Row, Step
+from benchmarks.peers.participants import Participant, Row, Step
+from benchmarks.peers.rows import CORES, ROWS
 from benchmarks.peers.scale import SCALE, report_scale
 from benchmarks.peers.table import Cell, format_table
 from benchmarks.photographs import PHOTOS, are_missing
@@ -114,10 +115,12 @@ def make_cells(
 
 def _prepare(row: Row) -> tuple[dict[str, Path], dict[str, str]]:
     """Return the interpreter of each participant, and why peers cannot be installed."""
+    from eyevsai.training.device import has_fast_bfloat16
+
     interpreters: dict[str, Path] = {}
     reasons: dict[str, str] = {}
     for title, participant in row.participants.items():
-        if participant.needs_bfloat16 and not _has_bfloat16():
+        if participant.needs_bfloat16 and not has_fast_bfloat16():
             reasons[title] = "not measured: this CPU has no instructions for bfloat16"
             continue
         if not participant.environment:
@@ -128,11 +131,6 @@ def _prepare(row: Row) -> tuple[dict[str, Path], dict[str, str]]:
         except InstallationError as error:
             reasons[title] = str(error)
     return interpreters, reasons
-
-
-def _has_bfloat16() -> bool:
-    flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def _run(

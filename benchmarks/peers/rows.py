@@ -2,109 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers.participants import Participant, Row, Step
 from benchmarks.peers.table import OURS, Metric
-from benchmarks.photographs import PHOTOS
+from benchmarks.photographs import write_classes, write_split
 
 CORES = 2
 SIZE, BATCH, EPOCHS = 128, 64, 2
 IMAGES, CLASSES = 1000, 10  # of `export`
-VALID_EVERY = 7  # every seventh image of a class is held out
 TUNING_TARGET, TUNING_EPOCHS, TUNING_TRIALS, TUNING_SIZE = 0.68, 12, 40, 64
 TRACKED_EPOCHS = 100
 
 WALL = Metric("wall_s", "whole process, s")
 MEMORY = Metric("peak_mib", "peak memory, MiB")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One process of a participant.
-
-    Attributes:
-        task: function of the participant's script; empty for a command without a script.
-        arguments: its arguments.
-        command: without a task: the arguments of the interpreter.
-        key: metric that is the duration of the whole process; empty for the values it prints.
-    """
-
-    task: str = ""
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    command: Sequence[str] = ()
-    key: str = ""
-
-
-@dataclass(frozen=True)
-class Participant:
-    """A project in one row.
-
-    Attributes:
-        environment: name of the peer's environment; empty for eyevsai.
-        script: file of `scripts/`.
-        steps: function from the data's folder and the number of the repeat to the processes.
-        missing: reasons of the metrics that the project does not have.
-        needs_bfloat16: it is measured only on a CPU with instructions for bfloat16, where the
-            default of eyevsai is bfloat16, too.
-    """
-
-    environment: str
-    script: str
-    steps: Callable[[Path, int], Sequence[Step]]
-    missing: Mapping[str, str] = field(default_factory=dict)
-    needs_bfloat16: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """Row of the comparison.
-
-    Attributes:
-        title: the work, for the heading of the table.
-        metrics: columns of the table.
-        participants: participants by their name in the table.
-        absent: reasons of projects that do not take part, by their name in the table.
-        write_data: writes the images into a folder, and returns their number.
-        derive: function from the values of a participant and the number of images to more values.
-        timeout_s: seconds after which a process is ended.
-    """
-
-    title: str
-    metrics: tuple[Metric, ...]
-    participants: Mapping[str, Participant]
-    write_data: Callable[[Path], int]
-    absent: Mapping[str, str] = field(default_factory=dict)
-    derive: Callable[[Mapping[str, float], int], Mapping[str, float]] = lambda values, images: {}
-    timeout_s: float = 300
-
-
-def write_split(dataset: str, folder: Path) -> int:
-    """Copy a dataset into `train` and `val` with class folders; return the number of images."""
-    count = 0
-    for class_dir in sorted(each for each in (PHOTOS / dataset).iterdir() if each.is_dir()):
-        for number, source in enumerate(sorted(class_dir.glob("*.jpg"))):
-            split = "val" if number % VALID_EVERY == 0 else "train"
-            target = folder / split / class_dir.name / source.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-            count += 1
-    return count
-
-
-def write_classes(dataset: str, folder: Path, limit: int | None = None) -> int:
-    """Copy a dataset's class folders, at most `limit` images; return the number of images."""
-    class_dirs = sorted(each for each in (PHOTOS / dataset).iterdir() if each.is_dir())
-    files = [path for each in class_dirs for path in sorted(each.glob("*.jpg"))]
-    for source in files[:limit]:
-        target = folder / source.parent.name / source.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
-    return len(files[:limit])
 
 
 def summarize_epochs(values: Mapping[str, float], images: int) -> dict[str, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.data import GROWTH, _vary
 from benchmarks.peers.measure import Measurement
-from benchmarks.peers.rows import Step
+from benchmarks.peers.participants import Step
 from benchmarks.photographs import PHOTOS
 
 SCALE = "scale"

@@ -7,6 +7,7 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -83,7 +84,8 @@ def freeze_objects() -> None:
     """
     gc.freeze()
     if TRITON in sys.modules:
-        sys.stderr.flush()
+        with suppress(OSError, ValueError, AttributeError):  # it is closed, or missing
+            sys.stderr.flush()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 

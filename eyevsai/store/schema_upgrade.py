@@ -14,6 +14,7 @@ from eyevsai.core.retry import retry_on_conflict
 from eyevsai.evaluation.metric_names import VALID_BEST
 from eyevsai.store import tags
 from eyevsai.store.backend import MISSING
+from eyevsai.store.batches import log_batches
 from eyevsai.store.paging import iter_pages, list_experiments
 from eyevsai.store.run_dir import RunDir, list_run_dirs
 from eyevsai.store.schema import RUN_FILES, SCHEMA_1
@@ -66,8 +67,6 @@ JOBS = frozenset(
         "resume",
     ]
 )
-POINTS_PER_CALL = 1000  # MLflow's limit of metric points
-PARAMS_PER_CALL = 100
 
 
 def find_old_runs(client: MlflowClient, *, deleted: bool = False) -> list[Run]:
@@ -126,16 +125,13 @@ def upgrade_run(client: MlflowClient, run: Run) -> None:
 
     run_id, run_tags = run.info.run_id, run.data.tags
     points = list(_renamed_points(client, run))
-    for start in range(0, len(points), POINTS_PER_CALL):
-        client.log_batch(run_id, metrics=points[start : start + POINTS_PER_CALL])
     names = SETTING_NAMES | EXECUTOR_NAMES | PARAM_NAMES.get(run_tags.get("job", ""), {})
     params = [
         Param(names[name], value)
         for name, value in run.data.params.items()
         if name in names and names[name] not in run.data.params
     ]
-    for start in range(0, len(params), PARAMS_PER_CALL):
-        client.log_batch(run_id, params=params[start : start + PARAMS_PER_CALL])
+    log_batches(client, run_id, metrics=points, params=params)
     old = [name for name in TAG_NAMES if name in run_tags]
     renamed = {TAG_NAMES[name]: run_tags[name] for name in old}
     renamed[tags.SCHEMA] = str(tags.SCHEMA_VERSION)

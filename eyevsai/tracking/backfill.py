@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 
+from eyevsai.store.batches import log_batches
 from eyevsai.store.tags import SCHEMA, SCHEMA_VERSION
 from eyevsai.tracking.run_creation import create_run
-from eyevsai.tracking.write_operations import PARAMS_PER_CALL
 
 RECORD = "record.json"  # artifact with the record of the other registry
 
@@ -47,9 +47,7 @@ def backfill_run(
     )
     params = [Param(name, value) for name, value in past.params.items()]
     metrics = [Metric(name, value, past.ended_ms, 0) for name, value in past.metrics.items()]
-    for start in range(0, max(len(params), len(metrics)), PARAMS_PER_CALL):
-        end = start + PARAMS_PER_CALL
-        client.log_batch(run_id, metrics[start:end], params[start:end])
+    log_batches(client, run_id, metrics=metrics, params=params)
     client.log_text(run_id, past.record, RECORD)
     client.set_terminated(run_id, past.status, past.ended_ms)
     return run_id

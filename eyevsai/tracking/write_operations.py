@@ -26,11 +26,11 @@ from eyevsai.core.errors import UserError
 from eyevsai.core.names import ModelName
 from eyevsai.registry.entities import tag_if_exists
 from eyevsai.registry.registration import register
+from eyevsai.store.batches import log_batches
 from eyevsai.store.run_dir import MODEL_ID, REJECTED, VERSION_URI, RunDir
 from eyevsai.tracking.owner_marks import mark_model
 from eyevsai.tracking.write_queue import rejection_error
 
-PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # limits of MLflow
 ERROR_LENGTH = 500  # maximum characters of the tag `error`
 FILES, MODEL_FILES = "files", "model_files"  # folders for pending uploads in a run directory
 
@@ -67,8 +67,7 @@ def log_params(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) 
     """Log parameters, except those that the run has already, for example from `mlflow run`."""
     logged = client.get_run(folder.run_id).data.params
     new = [Param(name, value) for name, value in arguments["values"].items() if name not in logged]
-    for start in range(0, len(new), PARAMS_PER_CALL):
-        client.log_batch(folder.run_id, params=new[start : start + PARAMS_PER_CALL])
+    log_batches(client, folder.run_id, params=new)
 
 
 @handler("tags")
@@ -87,8 +86,7 @@ def log_metrics(client: MlflowClient, folder: RunDir, arguments: dict[str, Any])
         for each in arguments["steps"]
         for name, value in each["values"].items()
     ]
-    for start in range(0, len(points), METRICS_PER_CALL):
-        client.log_batch(folder.run_id, points[start : start + METRICS_PER_CALL])
+    log_batches(client, folder.run_id, metrics=points)
 
 
 @handler("file")

@@ -60,11 +60,13 @@ class WriteQueue:
     """Queue of operations on one run, stored in its run directory and applied by a thread.
 
     `apply(kind, arguments)` must be idempotent: an operation is applied twice if the process or the
-    connection ended just after it. Pending metrics are applied together, as one operation with the
-    arguments `{"steps": [arguments, ...]}`: each call costs the training some milliseconds, and
-    epochs may be that short. The file with the offset of the applied operations may be
+    connection ended just after it. The file with the offset of the applied operations may be
     missing or outdated. An operation that raises a permanent error (`is_permanent`) is skipped, and
     the next ones are applied.
+
+    Pending metrics are applied together, as one operation with the arguments
+    `{"steps": [arguments, ...]}`, at most every `MERGED_EVERY_S`: a call delays the training by
+    milliseconds, and epochs can be as short. If it is rejected, they are applied one by one.
 
     The constructor removes an incomplete last line of the file. Therefore the process must hold the
     lock of the run directory.
@@ -160,15 +162,8 @@ class WriteQueue:
     def _run(self) -> None:
         pause, conflicts, singly_until, merge_at = RETRY_AFTER_S, 0, 0, 0.0
         while True:
-            with self._changed:
-                while self._applied >= self._end and not self._closed:
-                    self._changed.wait()
-                # only metrics are not urgent
-                self._changed.wait_for(
-                    lambda: self._closed or self._is_urgent, merge_at - time.monotonic()
-                )
-                if self._closed:
-                    return
+            if not self._wait_for_operation(merge_at):
+                return
             size, is_merged = 0, False
             try:
                 kind, arguments, size = self._read_next(self._applied >= singly_until)
@@ -186,11 +181,19 @@ class WriteQueue:
                     conflicts += 1
                     continue
                 if is_merged:  # one by one, so that only the rejected ones are skipped
-                    singly_until = self._applied + size
+                    singly_until, conflicts = self._applied + size, 0
                     continue
                 self._record_rejection(error)
             pause, conflicts = RETRY_AFTER_S, 0
             self._advance(size)
+
+    def _wait_for_operation(self, merge_at: float) -> bool:
+        """Wait for an operation, and for more metrics until `merge_at`; False if closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._applied < self._end)
+            remaining_s = merge_at - time.monotonic()
+            self._changed.wait_for(lambda: self._closed or self._is_urgent, remaining_s)
+            return not self._closed
 
     def _wait(self, pause_s: float) -> None:
         with self._changed:

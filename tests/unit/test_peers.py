@@ -128,17 +128,38 @@ def test_memory_of_children_counts_and_shared_pages_count_once(tmp_path: Path) -
     assert result.values["wall_s"] >= 1.5
 
 
+ENDLESS = (
+    "import subprocess, sys\n"
+    "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+    "open('pid', 'w').write(str(child.pid))\n"
+    "child.wait()\n"
+)
+
+
 @pytest.mark.processes("a process that does not end, and its child")
 def test_a_process_that_does_not_end_is_ended_with_its_children(tmp_path: Path) -> None:
-    code = (
-        "import subprocess, sys\n"
-        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
-        "open('pid', 'w').write(str(child.pid))\n"
-        "child.wait()\n"
-    )
-    result = measure.measure([sys.executable, "-c", code], tmp_path, os.environ, 2)
+    result = measure.measure([sys.executable, "-c", ENDLESS], tmp_path, os.environ, 2)
     assert result.error == "not finished after 2 s"
-    pid = int((tmp_path / "pid").read_text())
+    _expect_end(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.processes("a process that is interrupted, and its child")
+def test_ctrl_c_ends_a_process_and_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(process: subprocess.Popen[str], timeout: float | None = None) -> int:
+        monkeypatch.undo()
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measure.measure([sys.executable, "-c", ENDLESS], tmp_path, os.environ, 60)
+    _expect_end(int((tmp_path / "pid").read_text()))
+
+
+def _expect_end(pid: int) -> None:
     deadline = time.monotonic() + 30
     while _is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -118,6 +118,28 @@ def test_of_merged_metrics_only_the_refused_step_is_skipped(tmp_path: Path) -> N
     assert queue.rejected is not None
 
 
+def test_steps_that_were_merged_are_retried_on_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BACKOFF_S", (0.001, 0.001))
+    taken, failures = list[int](), list[int]()
+
+    def apply(kind: str, arguments: dict[str, Any]) -> None:
+        numbers = [each["number"] for each in arguments["steps"]]
+        if len(numbers) > 1 or failures.count(numbers[0]) < 1:
+            failures.extend(numbers[:1] if len(numbers) == 1 else [])
+            raise MlflowException("UNIQUE constraint failed: metrics.key", error_code=BAD_REQUEST)
+        taken.extend(numbers)
+
+    queue = WriteQueue(tmp_path, apply)
+    for number in range(5):
+        queue.append("metrics", number=number)
+    queue.start()
+    assert queue.flush(5) == 0
+    assert taken == list(range(5))
+    assert queue.rejected is None
+
+
 def test_a_rejection_is_raised_at_the_next_append(tmp_path: Path) -> None:
     store = Store()
     queue = WriteQueue(tmp_path, store)
