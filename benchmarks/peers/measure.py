@@ -15,7 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 POLL_S = 0.2
-FIELDS = ("Pss_Anon:", "Pss_Shmem:")  # without the pages of files, which the kernel can evict
+RISE = 1.02  # of the resident memory, after which shared pages are counted at once
+SHARE = 0.03
+# without the pages of files, which the kernel can evict
+PROPORTIONAL = ("Pss_Anon:", "Pss_Shmem:")
+RESIDENT = ("RssAnon:", "RssShmem:")
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,12 @@ def descendants(pid: int) -> list[int]:
 
 
 class _Peak(threading.Thread):
-    """Thread that samples the memory of a process tree."""
+    """Thread that samples the memory of a process tree.
+
+    To count shared pages, the kernel walks through all pages, while the process waits for new ones.
+    They are counted while the resident memory rises above its maximum, and otherwise so rarely that
+    it takes at most `SHARE` of the time.
+    """
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -111,21 +120,28 @@ class _Peak(threading.Thread):
         self._finished = threading.Event()
 
     def run(self) -> None:
+        counted_mib, next_count = 0.0, 0.0
         while not self._finished.wait(POLL_S):
             pids = [self.pid, *descendants(self.pid)]
-            self.mib = max(self.mib, sum(map(_memory_mib, pids)))
+            resident_mib = sum(_read_mib(pid, "status", RESIDENT) for pid in pids)
+            start = time.perf_counter()
+            if resident_mib > RISE * counted_mib or start > next_count:
+                mib = sum(_read_mib(pid, "smaps_rollup", PROPORTIONAL) for pid in pids)
+                self.mib, counted_mib = max(self.mib, mib), max(counted_mib, resident_mib)
+                end = time.perf_counter()
+                next_count = end + (end - start) / SHARE
 
     def finish(self) -> None:
         self._finished.set()
         self.join()
 
 
-def _memory_mib(pid: int) -> float:
+def _read_mib(pid: int, name: str, fields: tuple[str, ...]) -> float:
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/{name}").read_text().splitlines()
     except OSError:  # the process has ended
         return 0.0
-    return sum(int(line.split()[1]) for line in lines if line.startswith(FIELDS)) / 1024
+    return sum(int(line.split()[1]) for line in lines if line.startswith(fields)) / 1024
 
 
 def _kill(pid: int) -> None:
