@@ -44,7 +44,7 @@ class TrialKeywords(TypedDict, total=False):
     minutes: float | None
     batch_size: int
     grad_accum_steps: int
-    optimizer: Literal["adamw", "adam", "sgd"]
+    optimizer: Literal["adamw", "adam", "sgd", "muon"]
     lr: float
     momentum: float
     weight_decay: float
@@ -78,8 +78,10 @@ class TrialKeywords(TypedDict, total=False):
     memory_efficient: bool
     channels_last: bool
     epochs: int
+    initial_scale: float
     width: int
     convolutions: int
+    pooling: Literal["early", "late"]
     dropout: float
     head_units: int
     layers: Text
@@ -123,6 +125,7 @@ class TrialKeywords(TypedDict, total=False):
     std: Text | None
     interpolation: Literal["bilinear", "bicubic"] | None
     dense_units: Text
+    head_solver: Literal["auto", "sgd"]
 
 
 class TrainKeywords(TrialKeywords, total=False):

@@ -29,17 +29,19 @@ def augment(
     device: torch.device,
     *,
     rows: slice = slice(None),
+    size: int | None = None,
 ) -> Tensor:
     """Return the augmented and normalised batch.
 
     Args:
         images: H,W,3 uint8 images of any sizes.
         settings: ranges of the random changes.
-        preprocessing: image size S, mean and standard deviation of the output.
+        preprocessing: image size, mean and standard deviation of the network's input.
         generator: source of the random numbers, on the CPU.
         device: device of the computation and of the result.
         rows: the images to return. The random numbers of an image do not depend on `rows`, so that
             several processes can compute one batch in parts.
+        size: side S of the output; by default the image size of `preprocessing`.
 
     Returns:
         N,3,S,S float32 with the N images of `rows`.
@@ -48,8 +50,10 @@ def augment(
         images = _apply_policy(images, settings.auto_augment, generator)
     sizes = torch.tensor([image.shape[:2] for image in images], dtype=torch.float32)  # N,2
     frame = _stack(images, rows).to(device)  # N,H,W,3 uint8
-    size = preprocessing.image_size
-    transforms = _draw_transforms(sizes, size, settings, generator)[rows].to(device)
+    size = size or preprocessing.image_size
+    transforms = _draw_transforms(sizes, preprocessing.image_size, settings, generator)[rows].to(
+        device
+    )
     grid = _build_grid(transforms, sizes[rows].to(device), frame.shape[1:3], size)
     planes = frame.permute(0, 3, 1, 2).to(torch.float32)
     batch = functional.grid_sample(
@@ -124,8 +128,8 @@ def _draw_transforms(
     """Return N,2,3 affine maps from the output square [-1,1] to pixel coordinates of each image.
 
     `sizes` (N,2) has the heights and widths in pixels. The crop has a random area, aspect ratio and
-    position (Szegedy et al. 2015). With `crop_scale` 1 it is the centre square of the output size,
-    as in evaluation.
+    position (Szegedy et al. 2015). With `crop_scale` 1 it is the centre square of `size` pixels, as
+    in evaluation.
     """
     count = len(sizes)
     height, width = sizes.unbind(1)

@@ -59,6 +59,8 @@ class Batches:
         step: int,
         num_micro_batches: int,
         phase: int | None = None,
+        *,
+        size: int | None = None,
     ) -> tuple[Tensor, Iterator[MicroBatch]]:
         """Load the micro-batches of this rank.
 
@@ -68,22 +70,23 @@ class Batches:
             step: step in the epoch, from 0.
             num_micro_batches: micro-batches per rank; fewer if one would have less than two images.
             phase: epoch of the plan, whose inputs are loaded; `epoch` by default.
+            size: side of the images in pixels; by default the image size of the network.
 
         Returns:
             The labels of the whole batch, N int64 or N,C float32 if images were mixed, and the
             micro-batches of this rank.
         """
-        count, size = len(indices), self.group.size
-        num_micro_batches = min(num_micro_batches, count // (2 * size))
+        count, num_ranks = len(indices), self.group.size
+        num_micro_batches = min(num_micro_batches, count // (2 * num_ranks))
         numbers = range(
             self.group.rank * num_micro_batches, (self.group.rank + 1) * num_micro_batches
         )
         # Equals the boundaries of `tensor_split`: the first micro-batches have one image more.
-        each, more = divmod(count, size * num_micro_batches)
+        each, more = divmod(count, num_ranks * num_micro_batches)
         rows = slice(
             *(number * each + min(number, more) for number in (numbers.start, numbers.stop))
         )
-        inputs, labels = self._load_rows(indices, rows, (epoch, step), phase or epoch)
+        inputs, labels = self._load_rows(indices, rows, (epoch, step), phase or epoch, size)
         pairs = zip(
             inputs.tensor_split(num_micro_batches),
             labels[rows].tensor_split(num_micro_batches),
@@ -94,7 +97,7 @@ class Batches:
         )
 
     def _load_rows(
-        self, indices: Tensor, rows: slice, time: tuple[int, int], phase: int
+        self, indices: Tensor, rows: slice, time: tuple[int, int], phase: int, size: int | None
     ) -> tuple[Tensor, Tensor]:
         """Return the inputs of the batch's `rows`, and the labels of the whole batch."""
         generator = make_generator(self.seed, "augment", *time)
@@ -107,7 +110,13 @@ class Batches:
         is_mixed = bool(self.settings.mixup or self.settings.cutmix)
         augmented_rows = slice(None) if is_mixed else rows
         batch = augment(
-            images, self.settings, self.preprocessing, generator, self.device, rows=augmented_rows
+            images,
+            self.settings,
+            self.preprocessing,
+            generator,
+            self.device,
+            rows=augmented_rows,
+            size=size,
         )
         if not is_mixed:
             return batch, labels

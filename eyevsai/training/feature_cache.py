@@ -31,7 +31,7 @@ class FeatureCache:
 
     def __init__(self, settings: UnfreezingSettings) -> None:
         self.settings = settings
-        self._train: list[Tensor] = []  # per view N,D float32
+        self.train: list[Tensor] = []  # per view N,D float32
         # N,D float32 of the images and, with `tta_flip`, of the mirror images
         self.valid: list[Tensor] = []
 
@@ -57,11 +57,11 @@ class FeatureCache:
         """
         train, valid = splits
         extractor = _FeatureExtractor(network, preprocessing, self.settings, stop)
-        self._train, self.valid = [], []
+        self.train, self.valid = [], []
         for number in range(self.settings.feature_views):
             source = f"{digest}/{self._augmentation()}/{number}"
             label = f"Features, view {number + 1} of {self.settings.feature_views}"
-            self._train.append(
+            self.train.append(
                 extractor.load(train, source, label, self._view(train, preprocessing, number))
             )
         for mirror in (False, True) if self.settings.tta_flip else (False,):
@@ -71,7 +71,7 @@ class FeatureCache:
 
     def release(self) -> None:
         """Free the memory of the features once no epoch needs them."""
-        self._train, self.valid = [], []
+        self.train, self.valid = [], []
 
     def load(self, indices: Tensor, generator: torch.Generator) -> Tensor:
         """Return the features of a random view of each train image, N,D float32.
@@ -80,9 +80,9 @@ class FeatureCache:
             indices: indices of the images in the train split, N int64.
             generator: source of the random choice of views.
         """
-        views = torch.randint(len(self._train), (len(indices),), generator=generator)
-        features = torch.empty(len(indices), self._train[0].shape[1])
-        for number, view in enumerate(self._train):
+        views = torch.randint(len(self.train), (len(indices),), generator=generator)
+        features = torch.empty(len(indices), self.train[0].shape[1])
+        for number, view in enumerate(self.train):
             features[views == number] = view[indices[views == number]]
         return features
 

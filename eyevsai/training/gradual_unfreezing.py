@@ -15,7 +15,9 @@ from eyevsai.core.errors import JobError
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.training.feature_cache import FeatureCache
+from eyevsai.training.image_sizes import ImageSizes
 from eyevsai.training.inference import average_flips, evaluating
+from eyevsai.training.linear_head import solve_linear_head
 from eyevsai.training.lr_schedule import LRSchedule
 from eyevsai.training.settings import UnfreezingSettings
 from eyevsai.training.staged_network import StagedNetwork
@@ -31,15 +33,18 @@ class GradualUnfreezing(TrainingStrategy):
         self.num_epochs = settings.epochs
         self.lr_groups = [network.head, *reversed(network.stages)]
         self.schedules = (
-            LRSchedule(settings, settings.lr, settings.freeze_epochs),
+            LRSchedule(settings, settings.lr, settings.frozen_epochs),
             LRSchedule(settings, settings.fine_tune_lr, settings.fine_tune_epochs),
         )
+        self.image_sizes = ImageSizes(settings.image_size)
         self.frozen = FeatureCache(settings)
         self.backbone_digest = _digest(network.stages)
+        self._labels: tuple[Tensor, ...] = ()  # of train and valid
+        self._stop = CancellationToken()
 
     def num_unfrozen(self, epoch: int) -> int:
         """Return the number of stages that an epoch, counted from 1, trains."""
-        settings, fine_tune_epoch = self.settings, epoch - self.settings.freeze_epochs
+        settings, fine_tune_epoch = self.settings, epoch - self.settings.frozen_epochs
         if fine_tune_epoch <= 0 or not settings.fine_tune_epochs:
             return 0
         return math.ceil(
@@ -68,15 +73,15 @@ class GradualUnfreezing(TrainingStrategy):
     def lrs_at(self, epoch: float) -> list[float]:
         """Return the LRs of head and stages from the top, decayed by `layer_decay` per stage."""
         settings = self.settings
-        if epoch <= settings.freeze_epochs and settings.freeze_epochs:
+        if epoch <= settings.frozen_epochs and settings.frozen_epochs:
             return [self.schedules[0].lr_at(epoch)] + [0.0] * len(self.network.stages)
-        rate = self.schedules[1].lr_at(epoch - settings.freeze_epochs)
+        rate = self.schedules[1].lr_at(epoch - settings.frozen_epochs)
         return [rate] + [
             rate * settings.layer_decay**depth for depth in range(len(self.network.stages))
         ]
 
     def end_epoch(self, epoch: int, valid_loss: float) -> None:
-        self.schedules[epoch > self.settings.freeze_epochs].end_epoch(valid_loss)
+        self.schedules[epoch > self.settings.frozen_epochs].end_epoch(valid_loss)
 
     def epochs_without_improvement(self, epoch: int, best_epoch: int) -> int:
         """Count the epochs since the best one, starting when the last stage is unfrozen."""
@@ -97,6 +102,29 @@ class GradualUnfreezing(TrainingStrategy):
         """Compute the features of the frozen backbone if `epoch` trains the head alone."""
         if not self.num_unfrozen(epoch):
             self.frozen.compute(self.network, self.backbone_digest, splits, preprocessing, stop)
+            self._labels, self._stop = tuple(split.labels for split in splits), stop
+
+    def solve(self, epoch: int) -> dict[str, float] | None:
+        """Solve a linear head on the cached features; see `solve_linear_head`."""
+        if self.num_unfrozen(epoch) or not self.settings.solves_head:
+            return None
+        train_labels, valid_labels = self._labels
+        solution = solve_linear_head(
+            (self.frozen.train, train_labels),
+            (self.frozen.valid, valid_labels),
+            self._stop,
+            is_balanced=self.settings.class_weights,
+        )
+        *_, head = self.network.head.children()
+        assert isinstance(head, nn.Linear)  # the last layer of each head
+        with torch.no_grad():
+            head.weight.copy_(solution.weight)
+            head.bias.copy_(solution.bias)
+        return {
+            "train/loss": solution.train_loss,
+            "train/accuracy": solution.train_accuracy,
+            "head_strength": solution.strength,
+        }
 
     def features(self, epoch: int, indices: Tensor, generator: torch.Generator) -> Tensor | None:
         """Return N,D float32 features, a random view per image; None once a stage is unfrozen."""

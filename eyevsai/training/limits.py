@@ -21,7 +21,7 @@ def limit_settings(settings: S, num_images: int) -> S:
     Raises:
         UserError: the split is too small for two images in each micro-batch.
     """
-    longest = max(settings.phases)
+    longest = max(settings.phases, default=1)
     limited: dict[str, Any] = {
         "warmup_epochs": limit_warmup(settings.warmup_epochs, longest),
         "dropout_warmup_epochs": min(settings.dropout_warmup_epochs, float(sum(settings.phases))),
@@ -61,6 +61,8 @@ def describe_limits(settings: TrainingSettings, num_images: int) -> list[str]:
             f"--batch-size {settings.batch_size} is larger than the train split of {num_images} "
             f"images: using {limited.batch_size}."
         )
+    if not phases:  # the head is solved at once
+        return notes
     warmups = [limit_warmup(settings.warmup_epochs, phase) for phase in phases]
     if min(warmups) < settings.warmup_epochs:
         part = f"the {length}" if len(phases) == 1 else _describe_phases(phases)

@@ -19,16 +19,26 @@ END = -1.0  # position that ends an epoch, among ranks
 SMOOTHING = 0.1  # share of a step in the moving average of their durations
 
 
+def _constant(epoch: float) -> float:  # noqa: ARG001
+    return 1.0
+
+
 class Pace:
     """Pace of a training of a fixed number of epochs."""
 
     def __init__(self) -> None:
         self.num_epochs = 0
+        self.cost_at: Callable[[float], float] = _constant
         self.positions: Positions = []  # recorded by a pace that depends on the clock
 
-    def start(self, num_epochs: int) -> None:
-        """Set the length of the plan in epochs. Call before the first step."""
-        self.num_epochs = num_epochs
+    def start(self, num_epochs: int, cost_at: Callable[[float], float] = _constant) -> None:
+        """Set the plan. Call before the first step.
+
+        Args:
+            num_epochs: length of the plan in epochs.
+            cost_at: expected time of a step at a position, relative to the longest steps.
+        """
+        self.num_epochs, self.cost_at = num_epochs, cost_at
 
     def is_over(self, epoch: int) -> bool:
         """Return True if the training ends before `epoch`, counted from 1."""
@@ -145,12 +155,15 @@ class TimedPace(_RecordedPositions):
         self._evaluation_s = evaluation_s  # after an epoch
         self._final_evaluation_s = evaluation_s  # of the best weights
         self._window_starts_s: float | None = None  # in seconds of the budget
-        self._step_s = 0.0  # moving average
+        self._step_s = 0.0  # of a step with the highest cost: moving average
         self._fastest_step_s = 0.0  # minimum of the average
         self._evaluated_step_s = step_s  # average at the last evaluation
         self._last_step_at: float | None = None
+        self._last_cost = 1.0  # of the last step
 
     def is_over(self, epoch: int) -> bool:
+        if self.num_epochs == self.untimed_epochs:
+            return epoch > self.num_epochs
         # a run has one step at least, also if its budget was used up before
         return epoch > self.untimed_epochs and bool(self.positions) and self._is_over()
 
@@ -161,10 +174,12 @@ class TimedPace(_RecordedPositions):
         if step and self._is_over():
             return None
         # The position at the end of the step, as without a budget.
-        share = min(self._share_in(self._step_s), 1.0)
+        share = min(self._share_in(self._step_s * self._last_cost), 1.0)
         length = self.num_epochs - self.untimed_epochs
         last = self.positions[-1][-1] if self.positions else 0.0
-        return self._record(epoch, max(self.untimed_epochs + length * share, last))
+        position = max(self.untimed_epochs + length * share, last)
+        self._last_cost = self.cost_at(position)
+        return self._record(epoch, position)
 
     def end_evaluation(self, seconds: float) -> None:
         if self._last_step_at is None:
@@ -174,10 +189,13 @@ class TimedPace(_RecordedPositions):
             self._final_evaluation_s = seconds
 
     def _measure_step(self, *, is_first: bool) -> None:
-        """Update the average duration of a step; before the first one, there was an evaluation."""
+        """Update the average duration of a step with the highest cost.
+
+        Before the first step of an epoch, there was an evaluation.
+        """
         now = self.budget.clock()
         if self._last_step_at is not None and not is_first:
-            seconds = now - self._last_step_at
+            seconds = (now - self._last_step_at) / self._last_cost
             average = (1 - SMOOTHING) * self._step_s + SMOOTHING * seconds
             self._step_s = average if self._step_s else seconds
             self._fastest_step_s = min(self._fastest_step_s or self._step_s, self._step_s)
@@ -185,7 +203,7 @@ class TimedPace(_RecordedPositions):
 
     def _is_over(self) -> bool:
         """Return True if less than half of the next step fits into the window."""
-        return self._share_in(self._step_s / 2) >= 1
+        return self._share_in(self._step_s * self._last_cost / 2) >= 1
 
     def _share_in(self, seconds: float) -> float:
         """Return the share of the window that will have passed in `seconds`."""
@@ -257,9 +275,9 @@ class SharedPace(_RecordedPositions):
         super().__init__()
         self.pace, self.broadcast = pace, broadcast
 
-    def start(self, num_epochs: int) -> None:
-        super().start(num_epochs)
-        self.pace.start(num_epochs)
+    def start(self, num_epochs: int, cost_at: Callable[[float], float] = _constant) -> None:
+        super().start(num_epochs, cost_at)
+        self.pace.start(num_epochs, cost_at)
 
     def is_over(self, epoch: int) -> bool:
         return bool(self.broadcast([float(self.pace.is_over(epoch))])[0])

@@ -49,11 +49,11 @@ class OptimizationSettings(LearningSettings):
     ] = 1
     optimizer: Annotated[
         str,
-        Choice(("adamw", "adam", "sgd")),
-        Search(Choice(("adamw", "adam", "sgd"))),
+        Choice(("adamw", "adam", "sgd", "muon")),
+        Search(Choice(("adamw", "adam", "sgd", "muon"))),
         Doc(
-            "adamw (Loshchilov & Hutter 2019), adam (Kingma & Ba 2015) or sgd with Nesterov "
-            "momentum."
+            "adamw (Loshchilov & Hutter 2019), adam (Kingma & Ba 2015), sgd with Nesterov "
+            "momentum, or muon (Jordan et al. 2024) for convolutions and adamw for the rest."
         ),
     ] = "adamw"
     lr: Annotated[
@@ -62,7 +62,7 @@ class OptimizationSettings(LearningSettings):
         Search(Range(1e-4, 1e-1, log=True)),
         Doc("Peak learning rate."),
     ] = 3e-3
-    momentum: Annotated[float, Range(0, 0.999), Doc("Momentum; sgd only.")] = 0.9
+    momentum: Annotated[float, Range(0, 0.999), Doc("Momentum; sgd and muon only.")] = 0.9
     weight_decay: Annotated[
         float,
         Range(0, 1),
@@ -230,9 +230,24 @@ class TrainingSettings(
 
 @dataclass(frozen=True)
 class NetworkSettings(TrainingSettings):
-    """Settings of families that train the whole network in all epochs."""
+    """Settings of families that train the whole network in all epochs.
 
+    The defaults are those with the highest accuracy per minute: docs/decisions/039-muon.md.
+    """
+
+    optimizer: str = "muon"
+    lr: float = 6e-3
+    weight_decay: float = 0.05
     epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the train split.")] = 30
+    initial_scale: Annotated[
+        float,
+        Range(0.25, 1),
+        Doc(
+            "Size of the first training images relative to --image-size; it rises linearly over "
+            "the first three quarters of the training, in multiples of 16 px (progressive "
+            "resizing); 1 is off."
+        ),
+    ] = 0.5
 
     @property
     def phases(self) -> tuple[int, ...]:
@@ -266,7 +281,10 @@ class UnfreezingSettings(TrainingSettings):
         int,
         Range(0, 10_000),
         Search(Range(5, 30)),
-        Doc("Epochs that train the head on cached features of the frozen backbone."),
+        Doc(
+            "Epochs that train the head on cached features of the frozen backbone; 0 for none. A "
+            "linear head is solved in one."
+        ),
     ] = 10
     fine_tune_epochs: Annotated[
         int,
@@ -315,13 +333,24 @@ class UnfreezingSettings(TrainingSettings):
             )
 
     @property
+    def solves_head(self) -> bool:
+        """True if the head is solved on the frozen features, instead of trained by steps."""
+        return False
+
+    @property
+    def frozen_epochs(self) -> int:
+        """Epochs that train the head alone: `freeze_epochs`, or one if the head is solved."""
+        return min(self.freeze_epochs, 1) if self.solves_head else self.freeze_epochs
+
+    @property
     def epochs(self) -> int:
         """Passes over the train split: frozen and fine-tuning epochs."""
-        return self.freeze_epochs + self.fine_tune_epochs
+        return self.frozen_epochs + self.fine_tune_epochs
 
     @property
     def phases(self) -> tuple[int, ...]:
-        return tuple(filter(None, (self.freeze_epochs, self.fine_tune_epochs)))
+        frozen = 0 if self.solves_head else self.freeze_epochs
+        return tuple(filter(None, (frozen, self.fine_tune_epochs)))
 
     def recovery_settings(self, epochs: int) -> Self:
         """Return settings to retrain a modified network for `epochs`: none frozen, one device."""

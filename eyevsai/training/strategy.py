@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.training.image_sizes import ImageSizes
 from eyevsai.training.lr_schedule import LRSchedule
 from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
 
@@ -23,6 +24,7 @@ class TrainingStrategy:
         self.num_epochs = settings.epochs
         self.lr_groups: list[nn.Module] = [network]  # modules with separate learning rates
         self.schedule = LRSchedule(settings, settings.lr, settings.epochs)
+        self.image_sizes = ImageSizes(settings.image_size, getattr(settings, "initial_scale", 1.0))
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:  # noqa: ARG002
         """Put the network into train mode, and set its trainable weights for the epoch.
@@ -36,6 +38,14 @@ class TrainingStrategy:
     def lrs_at(self, epoch: float) -> list[float]:
         """Return the learning rate of each of `lr_groups`, `epoch` epochs after the start."""
         return [self.schedule.lr_at(epoch)]
+
+    def image_size_at(self, epoch: float) -> int:
+        """Return the side of the training images in pixels, `epoch` epochs after the start."""
+        return self.image_sizes.size_at(epoch / self.num_epochs)
+
+    def cost_at(self, epoch: float) -> float:
+        """Return the expected time of a step relative to one with images of the full size."""
+        return self.image_sizes.cost_at(epoch / self.num_epochs)
 
     def end_epoch(self, epoch: int, valid_loss: float) -> None:  # noqa: ARG002
         """Record the validation loss of an epoch in the LR schedule."""
@@ -61,6 +71,14 @@ class TrainingStrategy:
             stop: cancellation token, checked between batches.
         """
         del epoch, splits, preprocessing, stop  # batches are loaded from images during training
+
+    def solve(self, epoch: int) -> dict[str, float] | None:  # noqa: ARG002
+        """Set the weights of an epoch at once; None if the epoch is trained by steps.
+
+        Returns:
+            train/loss, train/accuracy, and values to add to the epoch metrics.
+        """
+        return None
 
     def features(self, epoch: int, indices: Tensor, generator: torch.Generator) -> Tensor | None:  # noqa: ARG002
         """Return precomputed inputs of an epoch, N,D float32; None if it trains on images.

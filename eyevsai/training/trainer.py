@@ -171,7 +171,7 @@ class Trainer:
     def _start_pace(self, pace: Pace) -> None:
         is_shared = self.settings.minutes is not None and self._group.size > 1
         self._pace = SharedPace(pace, self._group.broadcast_values) if is_shared else pace
-        self._pace.start(self.strategy.num_epochs)
+        self._pace.start(self.strategy.num_epochs, self.strategy.cost_at)
 
     def _save(self) -> None:
         self._state.pace = self._pace.state_dict()
@@ -191,10 +191,12 @@ class Trainer:
         )
 
     def _train_epoch(self, epoch: int) -> EpochMetrics:
-        self._phase = self._pace.phase(epoch)
+        self._phase, self._image_size = self._pace.phase(epoch), self.settings.image_size
         strategy_metrics = self.strategy.begin_epoch(self._phase)
         self._group.begin_epoch(self.network)
         self._unchanged = self.strategy.unchanged(self._phase)
+        if (solved := self._solve(epoch)) is not None:
+            return solved | strategy_metrics
         state, start_s = self._state, time.perf_counter() - self._state.seconds
         batches = self._batches.order(epoch)
         remaining = batches[state.steps :]
@@ -205,6 +207,7 @@ class Trainer:
                 break  # the end of the time budget
             set_lrs(self._optimizer, self.strategy.lrs_at(position))
             self._set_dropout(position)
+            self._image_size = self.strategy.image_size_at(position)
             self._step_with_oom_retry(indices, epoch, state.steps)
             state.steps, state.seconds = state.steps + 1, time.perf_counter() - start_s
             self._save_or_stop_if_due()
@@ -215,6 +218,22 @@ class Trainer:
             "images_per_s": state.images / state.seconds,
             "grad_accum_steps": state.micro_batches,
             **strategy_metrics,
+        }
+
+    def _solve(self, epoch: int) -> EpochMetrics | None:
+        """Return the metrics of an epoch that the strategy solves at once; None for other ones."""
+        start = time.perf_counter()
+        solved = self.strategy.solve(self._phase)
+        if solved is None:
+            return None
+        self._pace.next_position(epoch, 0, 1)
+        self._ema.update(self._unchanged)
+        seconds = time.perf_counter() - start
+        return {
+            **solved,
+            "lr": 0.0,
+            "images_per_s": len(self._batches.train) / seconds,
+            "grad_accum_steps": self._state.micro_batches,
         }
 
     def _set_dropout(self, position: float) -> None:
@@ -272,7 +291,7 @@ class Trainer:
         Adds their loss and their number of correct predictions to `sums`.
         """
         labels, micro_batches = self._batches.load(
-            indices, epoch, step, self._state.micro_batches, self._phase
+            indices, epoch, step, self._state.micro_batches, self._phase, size=self._image_size
         )
         for part in micro_batches:
             purpose = ("step", epoch, step, part.number) if part.number else ("step", epoch, step)

@@ -33,6 +33,7 @@ GRAPH: dict[str, dict[str, tuple[Any, ...]]] = {
     | {
         "width": (4,),
         "convolutions": (1, 3),
+        "pooling": ("late",),
         "dropout": (0.0,),
         "dropout_warmup_epochs": (1.0,),
         "head_units": (0,),
@@ -94,7 +95,7 @@ NOT_GRAPH = """
     patience crop_scale crop_ratio flip rotation brightness contrast saturation random_erasing
     auto_augment mixup cutmix mixup_prob ema_decay threads device precision memory_efficient devices
     epochs C freeze_epochs fine_tune_epochs unfreeze_stages fine_tune_lr layer_decay feature_views
-    weights minutes
+    weights minutes head_solver initial_scale
 """
 VARIATIONS = [
     (family, variation)

@@ -19,6 +19,8 @@ from tests.conftest import ROOT, Eyevsai
 from tests.e2e.conftest import QUICK, MlflowRun
 
 DIVERGE = (
+    "--head-units",  # without normalisation after it
+    "256",
     "--optimizer",
     "sgd",
     "--lr",

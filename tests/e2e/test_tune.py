@@ -121,9 +121,9 @@ def test_toy_study_leaves_the_defaults_of_train(eyevsai: Eyevsai, stripes: Path)
     names = ("lr", "optimizer", "weight_decay", "label_smoothing", "dropout", "epochs")
     defaults = {name: run.data.params[name] for name in names}
     assert defaults == {
-        "lr": "0.003",
-        "optimizer": "adamw",
-        "weight_decay": "0.02",
+        "lr": "0.006",
+        "optimizer": "muon",
+        "weight_decay": "0.05",
         "label_smoothing": "0.1",
         "dropout": "0.2",
         "epochs": "4",
@@ -140,7 +140,7 @@ def test_study_that_is_better_than_the_defaults_is_used(
     eyevsai: Eyevsai, stripes: Path, tmp_path: Path
 ) -> None:
     space = tmp_path / "space.toml"
-    space.write_text("lr = [1e-6, 0.003, 0.01, 0.03]\noptimizer = 'adamw'\n")
+    space.write_text("lr = [1e-6, 0.006, 0.01, 0.03]\noptimizer = 'muon'\n")
     small = {**DEEP, "data": stripes}
     eyevsai("tune", *flags(**{**small, "epochs": 2}, n_trials=10, space=space))
     (parent,), trials = study_and_trials()
@@ -173,14 +173,14 @@ def test_study_that_is_better_than_the_defaults_is_used(
 
 def test_trials_that_do_badly_are_given_up(eyevsai: Eyevsai, stripes: Path, tmp_path: Path) -> None:
     space = tmp_path / "space.toml"
-    space.write_text("lr = [1e-6, 3e-2]\noptimizer = 'adamw'\n")
+    space.write_text("lr = [1e-6, 3e-2]\noptimizer = 'muon'\n")
     done = eyevsai("tune", *flags(**{**DEEP, "epochs": 9}, data=stripes, n_trials=12, space=space))
     (parent,), trials = study_and_trials()
     pruned = [run for run in trials if run.info.status == "KILLED"]
     finished = [run for run in trials if run.info.status == "FINISHED"]
     assert (len(pruned) + len(finished), len(pruned) > 0, len(finished) > 0) == (12, True, True)
     assert f"{len(finished)} complete, {len(pruned)} pruned" in done.stdout
-    assert "Trial 0 uses the defaults, moved into the search space: lr 0.003 -> 0.03" in done.stderr
+    assert "Trial 0 uses the defaults, moved into the search space: lr 0.006 -> 0.03" in done.stderr
     assert {run.data.tags["eyevsai.termination_reason"] for run in pruned} == {"pruner"}
     epochs = {
         run.info.run_id: len(MlflowClient().get_metric_history(run.info.run_id, "valid/loss"))

@@ -201,4 +201,4 @@ def test_auto_knows_a_run_again_whose_settings_a_study_found(
     assert sandbox.outcome(run_id).status == "FINISHED"
     run = sandbox.client.get_run(run_id)
     assert run.data.tags["tuned_from"] in before
-    assert run.data.tags["tuned_settings"] == "lr 0.003 -> 0.01"
+    assert run.data.tags["tuned_settings"] == "lr 0.006 -> 0.01"

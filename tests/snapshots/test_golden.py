@@ -43,7 +43,7 @@ def tiny_losses(family: str, variation: str, cache_dir: Path) -> list[list[float
         device="cpu",
         warmup_epochs=1.0,
         optimizer="sgd",
-        lr=1e-3,  # Adam divides by tiny gradients, and so makes much of how a CPU rounds
+        lr=1e-2,  # Adam divides by tiny gradients, and so makes much of how a CPU rounds
     )
     torch.set_num_threads(1)
     dataset = load_dataset(DataSettings(cache_dir=str(cache_dir)))

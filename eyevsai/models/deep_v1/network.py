@@ -17,12 +17,22 @@ NUM_BLOCKS = 4
 
 
 class Block(nn.Module):
-    """3 x 3 convolutions with batch normalisation and ReLU, then 2 x 2 max-pooling.
+    """3 x 3 convolutions with batch normalisation and ReLU, and 2 x 2 max-pooling.
 
-    With `residual`, a 1 x 1 convolution of the input is added before the last ReLU.
+    With `residual`, a 1 x 1 convolution of the input is added before the last ReLU. With
+    `pools_early`, the output of the last convolution is pooled, instead of that of the last ReLU:
+    normalisation and ReLU, which are bound by memory, then take a quarter of the time.
     """
 
-    def __init__(self, channels_in: int, channels: int, convolutions: int, residual: bool) -> None:
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        convolutions: int,
+        *,
+        residual: bool,
+        pools_early: bool,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for index in range(convolutions):
@@ -32,21 +42,28 @@ class Block(nn.Module):
                 nn.BatchNorm2d(channels),
                 nn.ReLU(),
             ]
-        self.body = nn.Sequential(*layers[:-1])
+        self.body = nn.Sequential(*layers[:-1])  # without the last ReLU
         self.skip = None
         if residual:
             self.skip = nn.Sequential(
                 nn.Conv2d(channels_in, channels, 1, bias=False), nn.BatchNorm2d(channels)
             )
-        self.end = nn.Sequential(nn.ReLU(inplace=True), nn.MaxPool2d(2))
+        self.activation, self.pool = nn.ReLU(inplace=True), nn.MaxPool2d(2)
+        self.pools_early = pools_early
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the output of the block: N,C,H,W -> N,C',H//2,W//2."""
-        features = self.body(images)
+        features = self._normalized(self.body, images)
         if self.skip is not None:
-            features = features + self.skip(images)
-        pooled: Tensor = self.end(features)
-        return pooled
+            features = features + self._normalized(self.skip, images)
+        output: Tensor = self.activation(features)
+        return output if self.pools_early else self.pool(output)
+
+    def _normalized(self, layers: nn.Sequential, images: Tensor) -> Tensor:
+        """Return the output of `layers`, which end with a batch normalisation."""
+        convolved = layers[:-1](images)
+        output: Tensor = layers[-1](self.pool(convolved) if self.pools_early else convolved)
+        return output
 
 
 class DeepV1Network(nn.Sequential):
@@ -55,7 +72,13 @@ class DeepV1Network(nn.Sequential):
     def __init__(self, settings: DeepV1Settings, num_classes: int, *, residual: bool) -> None:
         widths = [3] + [settings.width << index for index in range(NUM_BLOCKS)]
         blocks = [
-            Block(before, after, settings.convolutions, residual)
+            Block(
+                before,
+                after,
+                settings.convolutions,
+                residual=residual,
+                pools_early=settings.pooling == "early",
+            )
             for before, after in zip(widths, widths[1:], strict=False)
         ]
         super().__init__(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from eyevsai.core.settings import Choice, Doc, Range, Search
 from eyevsai.models.base import Family, Variation
@@ -15,6 +16,7 @@ class DeepV1Settings(NetworkSettings):
     """Settings of the standard variation: four convolution blocks, each with max-pooling."""
 
     PANEL: ClassVar[str] = "deep_v1"
+    LEGACY: ClassVar[Mapping[str, Any]] = {"pooling": "late"}
 
     image_size: int = 96
     epochs: int = 70
@@ -27,6 +29,14 @@ class DeepV1Settings(NetworkSettings):
         Doc("Channels of the first block; they double in each later block."),
     ] = 32
     convolutions: Annotated[int, Range(1, 4), Doc("Convolutions per block.")] = 1
+    pooling: Annotated[
+        str,
+        Choice(("early", "late")),
+        Doc(
+            "Max-pooling of the output of a block's last convolution (early), or of its last "
+            "activation (late), which is slower."
+        ),
+    ] = "early"
     dropout: Annotated[
         float,
         Range(0, 0.9),
@@ -35,7 +45,7 @@ class DeepV1Settings(NetworkSettings):
     ] = 0.2
     head_units: Annotated[
         int, Range(0, 4096), Doc("Units of the hidden layer of the classifier; 0 for none.")
-    ] = 256
+    ] = 0
 
 
 @dataclass(frozen=True)
@@ -65,7 +75,7 @@ FAMILY = Family(
         "standard": Variation(
             title="Standard CNN",
             technical="Four convolution blocks (32, 64, 128, 256 channels) with batch "
-            "normalisation and max-pooling, global average pooling and a fully connected head.",
+            "normalisation and max-pooling, global average pooling and a linear classifier.",
             simple="Learns to see layer by layer: first edges, then shapes, then whole objects.",
             settings=DeepV1Settings,
             presets={"gpu": GPU},

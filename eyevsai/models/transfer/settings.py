@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.paths import expand, is_file
@@ -24,6 +25,7 @@ class TransferSettings(UnfreezingSettings):
     PANEL: ClassVar[str] = "transfer"
     # Photographs of 119 px were classified better at 192 px than at 128 px: benchmarks/RESULTS.md.
     SMALLEST_DEFAULT: ClassVar[int] = 192
+    LEGACY: ClassVar[Mapping[str, Any]] = {"head_solver": "sgd"}
 
     image_size: int = 192
     batch_size: Annotated[
@@ -62,9 +64,18 @@ class TransferSettings(UnfreezingSettings):
         Search(Choice(("none", "256", "512", "512,256"))),
         Doc(
             "Units of the head's hidden layers, separated by commas, each with batch "
-            "normalisation and dropout; or none."
+            "normalisation and dropout; or none, for a linear head."
         ),
-    ] = "512"
+    ] = "none"
+    head_solver: Annotated[
+        str,
+        Choice(("auto", "sgd")),
+        Doc(
+            "How the head is trained on frozen features. auto: a linear head by L-BFGS, with the "
+            "L2 regularisation that has the lowest valid/loss; others, and with sgd all, by steps "
+            "of --optimizer."
+        ),
+    ] = "auto"
     dropout: Annotated[
         float, Range(0, 0.9), Search(Range(0.0, 0.5)), Doc("Dropout in the head.")
     ] = 0.5
@@ -79,6 +90,10 @@ class TransferSettings(UnfreezingSettings):
             )
         for name in ("mean", "std"):
             parse_color(f"--{name}", getattr(self, name))
+
+    @property
+    def solves_head(self) -> bool:
+        return self.head_solver == "auto" and self.dense_units == "none"
 
     @property
     def units_of_layers(self) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.store.backend import raising_store_errors
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.search import find_run, read_json
+from eyevsai.training.image_sizes import ImageSizes
 from eyevsai.training.pace import Pace, RecordedPace, TimeBudget, TimedPace
 from eyevsai.training.settings import NetworkSettings, TrainingSettings, UnfreezingSettings
 from eyevsai.workflows.train.probe import Speed, measure_decoding, measure_speed
@@ -26,6 +27,7 @@ SCHEDULE, PLAN = "schedule.json", "time_budget.json"  # artifacts of the run
 STEP = 16  # image sizes of a plan are multiples of it
 MIN_SIZE = 32
 MIN_EPOCHS = 20  # of a network from scratch: below, smaller images are more accurate
+MIN_FINE_TUNING = 0.05  # share of the budget below which a solved head is not fine-tuned
 # from the last step to the end of the process, without evaluations: plots, model, registration
 TAIL_S = 6.0
 
@@ -42,7 +44,7 @@ class TimePlan:
     evaluation_s: float  # of the valid split
     untimed_epochs: int  # epochs at the start whose length does not depend on the time
     window_s: float  # for epochs
-    epoch_s: float  # of an epoch with its evaluation
+    epoch_s: float  # mean of an epoch with its evaluation
     tail_s: float = TAIL_S
 
 
@@ -84,7 +86,7 @@ def plan_training(
         remaining.window_s(size),
         remaining.epoch_s(size),
     )
-    if plan.window_s < plan.epoch_s:
+    if plan.window_s < plan.epoch_s and not getattr(final, "solves_head", False):
         log.warning(
             "A time budget of %s is too short for one epoch, which takes about %s.",
             format_seconds(plan.budget_s),
@@ -128,9 +130,11 @@ class _Remaining:
         return max(0.0, self.budget.total_s - self.budget.elapsed() - fixed_s)
 
     def epoch_s(self, size: int) -> float:
-        """Return the expected time of an epoch, with its evaluation."""
+        """Return the expected mean time of an epoch, with its evaluation."""
         speed = self.speed.at(size, self.measured_at)
-        return self.num_train / speed.train + self.evaluation_s(size)
+        settings = self.config.model.settings
+        sizes = ImageSizes(size, getattr(settings, "initial_scale", 1.0))
+        return self.num_train * sizes.mean_cost / speed.train + self.evaluation_s(size)
 
     def epochs_at(self, size: int) -> float:
         """Return the number of epochs that fit."""
@@ -150,7 +154,8 @@ def _plan_unfreezing(
     """Return feature views and epochs of a pretrained network that fit the budget.
 
     At most 40 % of the time compute features; fine-tuning takes the rest. If not even an epoch of
-    it fits, the head alone is trained for the rest of the time.
+    it fits, a head is trained by steps for the rest of the time; a head that is solved at once is
+    followed by a part of an epoch.
     """
     size, num_train = settings.image_size, remaining.num_train
     window_s, speed = remaining.window_s(size), remaining.speed
@@ -163,6 +168,8 @@ def _plan_unfreezing(
         views = 0
     features_s = views * view_s + remaining.evaluation_s(size) if views else 0.0
     fine_tune = round((window_s - features_s) / remaining.epoch_s(size))
+    if settings.solves_head and window_s - features_s > MIN_FINE_TUNING * remaining.budget.total_s:
+        fine_tune = max(fine_tune, 1)
     if settings.freeze_epochs or fine_tune >= 1:
         changes["fine_tune_epochs"] = max(fine_tune, 0)
     else:
@@ -273,6 +280,6 @@ def _recorded_pace(tracking_uri: str, run_id: str, settings: Settings) -> Record
 
 def count_untimed_epochs(settings: Settings) -> int:
     """Return the epochs at the start whose length does not depend on the time."""
-    if isinstance(settings, UnfreezingSettings) and settings.fine_tune_epochs:
-        return int(settings.freeze_epochs)
-    return 0
+    if not isinstance(settings, UnfreezingSettings):
+        return 0
+    return settings.frozen_epochs if settings.fine_tune_epochs or settings.solves_head else 0

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,6 +20,7 @@ from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v1.network import DeepV1Learner
 from eyevsai.models.deep_v1.settings import DeepV1Settings, ResidualSettings
 from eyevsai.models.factory import build, get_family
+from eyevsai.models.serialization import CONFIG, add_checksum, load, read_config, save
 
 BASE = DeepV1Settings(
     image_size=32,
@@ -37,6 +40,8 @@ BASE = DeepV1Settings(
 CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "image_size": ({}, 48),
     "epochs": ({}, 2),
+    "pooling": ({}, "late"),
+    "initial_scale": ({"image_size": 48}, 1.0),
     "batch_size": ({}, 8),
     "grad_accum_steps": ({}, 2),
     "optimizer": ({}, "adam"),
@@ -151,7 +156,7 @@ def test_standard_has_four_blocks_of_doubling_width() -> None:
         nn.MaxPool2d: 4,
         nn.AdaptiveAvgPool2d: 1,
         nn.Dropout: 1,
-        nn.Linear: 2,
+        nn.Linear: 1,
     }
     assert {kind: count(network, kind) for kind in kinds} == kinds
 
@@ -168,6 +173,35 @@ def test_residual_adds_a_skip_connection_to_each_block() -> None:
                 layer.weight.zero_()  # silences the body: what is left came by the skip
         expected = nn.functional.max_pool2d(torch.relu(block.skip(images)), 2)
         torch.testing.assert_close(block(images), expected)
+
+
+@pytest.mark.parametrize("variation", ["standard", "residual"])
+def test_pooling_before_a_rising_normalisation_changes_no_prediction(variation: str) -> None:
+    kind = DeepV1Settings if variation == "standard" else ResidualSettings
+    early, late = (
+        DeepV1Learner(variation, kind(width=4, pooling=pooling), ("a", "b"), 0).network.eval()
+        for pooling in ("early", "late")
+    )
+    late.load_state_dict(early.state_dict())
+    images = torch.randn(2, 3, 40, 40)
+    with torch.no_grad():
+        if variation == "standard":
+            torch.testing.assert_close(early(images), late(images))
+        else:  # the maximum of a sum is not the sum of the maxima
+            assert not torch.allclose(early(images), late(images))
+
+
+def test_model_saved_before_early_pooling_existed_predicts_as_before(tmp_path: Path) -> None:
+    learner = DeepV1Learner("residual", ResidualSettings(width=4, pooling="late"), ("a", "b"), 0)
+    learner.network.eval()
+    save(learner, tmp_path)
+    card = read_config(tmp_path)
+    del card["settings"]["pooling"]
+    (tmp_path / CONFIG).write_text(json.dumps(add_checksum(card)))
+    images = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(
+        load(tmp_path).predict_proba(images), learner.predict_proba(images)
+    )
 
 
 @pytest.mark.parametrize("size", [32, 33, 50, 96, 224, 512])

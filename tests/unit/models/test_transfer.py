@@ -80,6 +80,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "layer_decay": ({}, 1.0),
     "feature_views": ({}, 1),
     "dense_units": ({}, "none"),
+    "head_solver": ({"dense_units": "none"}, "sgd"),
     "dropout": ({}, 0.8),
 }
 PREPARING = {"weights", "mean", "std", "interpolation"}  # further down
@@ -103,6 +104,22 @@ def test_a_changed_setting_makes_another_model(name: str, data: Data) -> None:
         for learner in learners
     ]
     assert rows[0] != rows[1]
+
+
+def test_a_linear_head_is_solved_in_one_epoch_and_then_fine_tuned(data: Data) -> None:
+    rows = fit(make(freeze_epochs=6, dense_units="none"), data)
+    assert [row["unfrozen_stages"] for row in rows] == [0, 1, 2]
+    assert [row["head_strength"] for row in rows if "head_strength" in row] != []
+    assert "head_strength" not in rows[1]
+
+
+def test_a_solved_head_is_the_whole_training_without_fine_tuning(data: Data) -> None:
+    learner = make(freeze_epochs=6, fine_tune_epochs=0, dense_units="none")
+    (row,) = fit(learner, data)
+    images = [image.numpy() for image in data.valid.images(range(len(data.valid)))]
+    right = learner.predict_proba(images).argmax(1) == data.valid.labels.numpy()
+    assert right.mean() == pytest.approx(row["valid/accuracy"])
+    assert row["valid/accuracy"] > 0.5
 
 
 def test_a_frozen_base_stays_as_it_was_statistics_too(data: Data) -> None:

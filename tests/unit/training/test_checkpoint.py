@@ -70,6 +70,7 @@ def fit(
     [
         {},
         {"optimizer": "sgd", "lr": 0.01},
+        {"optimizer": "muon", "initial_scale": 0.5, "image_size": 48},
         {"optimizer": "adam", "schedule": "plateau", "plateau_patience": 1},
         {"precision": "bfloat16", "class_weights": True, "grad_accum_steps": 2},
         {

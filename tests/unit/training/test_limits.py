@@ -70,7 +70,7 @@ def test_an_explicit_warm_up_is_limited_too() -> None:
 
 
 def test_each_phase_of_transfer_has_a_warm_up_of_its_own() -> None:
-    settings = TransferSettings(freeze_epochs=10, fine_tune_epochs=2)
+    settings = TransferSettings(freeze_epochs=10, fine_tune_epochs=2, dense_units="512")
     assert limit_settings(settings, 1000) is settings
     (note,) = describe_limits(settings, 1000)
     assert note == (
@@ -78,8 +78,17 @@ def test_each_phase_of_transfer_has_a_warm_up_of_its_own() -> None:
         "fine-tuning: using 1 and 0.4."
     )
     assert not describe_limits(TransferSettings(), 1000)
-    only_frozen = TransferSettings(freeze_epochs=1, fine_tune_epochs=0)
+    only_frozen = TransferSettings(freeze_epochs=1, fine_tune_epochs=0, head_solver="sgd")
     assert limit_settings(only_frozen, 1000).warmup_epochs == 0.2
+
+
+def test_a_solved_head_has_no_warm_up() -> None:
+    settings = TransferSettings(fine_tune_epochs=2)
+    (note,) = describe_limits(settings, 1000)
+    assert note == "--warmup-epochs 1 is longer than a fifth of the 2 epochs: using 0.4."
+    solved = TransferSettings(fine_tune_epochs=0)
+    assert not describe_limits(solved, 1000)
+    assert limit_settings(solved, 1000).epochs == 1
 
 
 @pytest.mark.parametrize(
@@ -99,7 +108,11 @@ def test_a_step_schedule_drops_before_the_end(epochs: int, decay: int, used: int
 
 def test_drops_of_both_phases_of_transfer_are_stated_as_used() -> None:
     settings = TransferSettings(
-        freeze_epochs=10, fine_tune_epochs=8, schedule="step", decay_epochs=10
+        freeze_epochs=10,
+        fine_tune_epochs=8,
+        schedule="step",
+        decay_epochs=10,
+        dense_units="512",
     )
     limited = limit_settings(settings, 1000)
     used = [LRSchedule(limited, 0.1, phase).decay_epochs for phase in limited.phases]

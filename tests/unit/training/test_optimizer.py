@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 
 from eyevsai.training.loss import balanced_weights, micro_batch_loss
 from eyevsai.training.lr_schedule import LRSchedule
+from eyevsai.training.muon import Muon, orthogonalize
 from eyevsai.training.optimizer import build_optimizer
 from eyevsai.training.settings import NetworkSettings
 
@@ -17,7 +19,7 @@ def plan(settings: NetworkSettings) -> LRSchedule:
     return LRSchedule(settings, settings.lr, settings.epochs)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "muon"])
 def test_norms_and_biases_are_never_decayed(name: str) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     optimizer = build_optimizer([network], NetworkSettings(optimizer=name, weight_decay=0.5))
@@ -103,3 +105,61 @@ def test_balanced_weights_are_scikit_learns() -> None:
     labels = torch.tensor([0] * 6 + [1] * 3 + [2])
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels.numpy())
     assert balanced_weights(labels, 3).tolist() == pytest.approx(expected.tolist())
+
+
+def matrices(shape: tuple[int, ...], steps: int) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("shape", [(8, 20), (20, 8), (16, 4, 3, 3)])
+def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int, ...]) -> None:
+    matrix = matrices(shape, 1)[0].flatten(1)
+    left, _, right = torch.linalg.svd(matrix, full_matrices=False)
+    result = orthogonalize(matrix)
+    values = torch.linalg.svdvals(result)
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+    cosine = nn.functional.cosine_similarity(result.flatten(), (left @ right).flatten(), dim=0)
+    assert cosine > 0.95
+
+
+def test_muon_takes_the_steps_of_torchs() -> None:
+    weight, reference = nn.Parameter(torch.ones(8, 20)), nn.Parameter(torch.ones(8, 20))
+    options: dict[str, float] = {"lr": 0.1, "momentum": 0.9}
+    own = Muon([{"params": [weight], "orthogonalize": True, "weight_decay": 0.5}], **options)
+    torchs = torch.optim.Muon(
+        [reference], **options, weight_decay=0.5, adjust_lr_fn="match_rms_adamw"
+    )
+    for gradient in matrices((8, 20), 5):
+        weight.grad, reference.grad = gradient.clone(), gradient.clone()
+        own.step()
+        torchs.step()
+    torch.testing.assert_close(weight, reference, atol=0.02, rtol=0.02)  # torch's is bfloat16
+
+
+def test_weights_without_matrices_take_the_steps_of_adamw() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    twin = copy.deepcopy(network)
+    optimizers = [
+        build_optimizer([each], NetworkSettings(optimizer=name, lr=0.1, weight_decay=0.1))
+        for each, name in ((network, "muon"), (twin, "adamw"))
+    ]
+    for optimizer, each in zip(optimizers, (network, twin), strict=True):
+        for seed in range(3):
+            for weight in each.parameters():
+                generator = torch.Generator().manual_seed(seed)
+                weight.grad = torch.randn(weight.shape, generator=generator)
+            optimizer.step()
+    for own, other in zip(network.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(own, other)
+
+
+def test_muon_orthogonalises_convolutions_of_hidden_layers_alone() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Linear(8, 2)
+    )
+    optimizer = build_optimizer([network], NetworkSettings(optimizer="muon"))
+    (group,) = [each for each in optimizer.param_groups if each["orthogonalize"]]
+    assert group["params"] == [network[1].weight]
+    assert group["weight_decay"] == NetworkSettings().weight_decay

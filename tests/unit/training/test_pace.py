@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eyevsai.core.errors import UserError
+from eyevsai.training.image_sizes import ImageSizes
 from eyevsai.training.pace import Pace, RecordedPace, SharedPace, TimeBudget, TimedPace
 
 
@@ -38,7 +39,7 @@ class Machine:
                 if position is None:
                     break
                 on_step(position)
-                self.now += self.step_s
+                self.now += self.step_s * pace.cost_at(position)
                 steps += 1
                 if steps == max_steps:
                     return epoch
@@ -196,3 +197,17 @@ def test_pace_without_a_budget_counts_steps() -> None:
     assert [pace.next_position(1, step, 4) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
     assert pace.next_position(2, 3, 4) == pace.end_of(2) == 2
     assert (pace.is_over(2), pace.is_over(3)) == (False, True)
+
+
+@given(
+    initial_scale=st.floats(0.25, 1.0), step_s=st.floats(0.01, 0.5), num_steps=st.integers(1, 99)
+)
+def test_timed_training_on_growing_images_ends_on_time(
+    initial_scale: float, step_s: float, num_steps: int
+) -> None:
+    machine = Machine(step_s, evaluation_s=0.5)
+    pace = timed(machine, 200.0, 10)
+    pace.start(10, lambda position: ImageSizes(128, initial_scale).cost_at(position / 10))
+    machine.train(pace, num_steps)
+    assert 190 <= machine.now - 1000 <= 210
+    assert pace.positions[-1][-1] == pytest.approx(10, abs=0.1)

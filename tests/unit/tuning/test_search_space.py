@@ -119,7 +119,7 @@ def test_defaults_are_a_point_of_the_space(family: str, variation: str) -> None:
         ("lr = [1e-6, 3e-2]", "lr", 3e-2),  # by factors
         ("dropout = [0.0, 0.45]", "dropout", 0.0),
         ("width = [4, 8]", "width", 8),
-        ("head_units = {low = 8, high = 64}", "head_units", 64),
+        ("head_units = {low = 8, high = 64}", "head_units", 8),
         ("optimizer = ['sgd', 'adam']", "optimizer", "adam"),
         ("auto_augment = ['trivial', 'rand']", "auto_augment", "rand"),
     ],

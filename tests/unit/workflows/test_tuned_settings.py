@@ -87,10 +87,10 @@ def test_study_that_is_better_than_the_defaults_is_used(caplog: pytest.LogCaptur
     )
     assert lines == [
         f"Using the settings of study pets-deep_v1-standard (run {run_id}; 20 complete trials, "
-        "valid accuracy 0.8100, defaults 0.7400): lr 0.003 -> 0.01123, width 32 -> 48. "
+        "valid accuracy 0.8100, defaults 0.7400): lr 0.006 -> 0.01123, width 32 -> 48. "
         "--tuned never keeps the defaults."
     ]
-    assert changed == "lr 0.003 -> 0.01123, width 32 -> 48"
+    assert changed == "lr 0.006 -> 0.01123, width 32 -> 48"
 
 
 def test_flags_stay_beside_a_study(caplog: pytest.LogCaptureFixture) -> None:
@@ -139,7 +139,7 @@ def test_study_that_has_not_earned_it_is_used_only_by_name(
 ) -> None:
     run_id = write_study({**EARNED, **change})
     settings, used, changed, lines = use(caplog)
-    assert (settings["lr"], used, changed) == (0.003, None, UNCHANGED)
+    assert (settings["lr"], used, changed) == (0.006, None, UNCHANGED)
     assert lines == [
         f"Study pets-deep_v1-standard is not used: {reason}. Use it anyway with --tuned "
         "pets-deep_v1-standard."
@@ -149,14 +149,14 @@ def test_study_that_has_not_earned_it_is_used_only_by_name(
         assert (settings["lr"], used, changed) == (
             0.0112345,
             run_id,
-            "lr 0.003 -> 0.01123, width 32 -> 48",
+            "lr 0.006 -> 0.01123, width 32 -> 48",
         )
         assert lines[0] == (
             "Study pets-deep_v1-standard is used because --tuned names it; --tuned auto would "
             f"not use it: {reason}."
         )
         assert len(lines) == 2
-        assert "lr 0.003 -> 0.01123" in lines[1]
+        assert "lr 0.006 -> 0.01123" in lines[1]
 
 
 def test_study_of_an_earlier_version_is_used_only_by_name(caplog: pytest.LogCaptureFixture) -> None:
@@ -166,7 +166,7 @@ def test_study_of_an_earlier_version_is_used_only_by_name(caplog: pytest.LogCapt
     _, used, _, (line,) = use(caplog)
     assert (used, "because an earlier version started it" in line) == (None, True)
     _, used, changed, lines = use(caplog, tuned=run_id)
-    assert (used, changed) == (run_id, "lr 0.003 -> 0.01123, width 32 -> 48")
+    assert (used, changed) == (run_id, "lr 0.006 -> 0.01123, width 32 -> 48")
     assert f"(run {run_id}; valid accuracy 0.8100)" in lines[1]
 
 
@@ -231,8 +231,8 @@ def test_searched_epochs_are_those_of_the_best_trial(caplog: pytest.LogCaptureFi
     ]
     searched = {**EARNED, "epochs": 90, "searched": ["lr", "epochs"]}
     write_study({**searched, "settings": {"lr": 0.01, "epochs": 90}})
-    assert use(caplog)[2] == "lr 0.003 -> 0.01, epochs 70 -> 90"
-    assert use(caplog, epochs=140)[2] == "lr 0.003 -> 0.01"
+    assert use(caplog)[2] == "lr 0.006 -> 0.01, epochs 70 -> 90"
+    assert use(caplog, epochs=140)[2] == "lr 0.006 -> 0.01"
     assert use(caplog, epochs=141)[1] is None
 
 
@@ -245,7 +245,7 @@ def test_epochs_that_were_a_flag_of_the_study_are_not_used(
     )
     settings, _, changed, _ = use(caplog)
     assert settings["epochs"] == 70
-    assert changed == "image_size 96 -> 64, lr 0.003 -> 0.01"
+    assert changed == "image_size 96 -> 64, lr 0.006 -> 0.01"
 
 
 def test_changes_have_four_digits() -> None:
