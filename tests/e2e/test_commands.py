@@ -155,7 +155,8 @@ def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
         ),
         (
             "train --optimizer adan",
-            "--optimizer 'adan' is not allowed. Use one of adamw, adam, sgd. Did you mean adam?",
+            "--optimizer 'adan' is not allowed. Use one of adamw, adam, sgd, muon. Did you mean "
+            "adam?",
         ),
         (
             "train --model resnet50",

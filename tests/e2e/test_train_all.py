@@ -232,7 +232,7 @@ def test_missing_steps_of_a_model_are_done_later(
 
 def fail_where_residual(block: Block, images: Tensor) -> Tensor:
     """A block without its skip connection, which fails in the residual network."""
-    pooled: Tensor = block.end(block.body(images))
+    pooled: Tensor = block.pool(block.activation(block.body(images)))
     return pooled if block.skip is None else pooled * float("nan")
 
 

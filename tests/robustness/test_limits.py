@@ -32,7 +32,8 @@ from eyevsai.models.deep_v1.settings import DeepV1Settings
 spare, side = int(sys.argv[1]), int(sys.argv[3])
 dataset = load_dataset(DataSettings(data=sys.argv[2]))
 settings = DeepV1Settings(
-    epochs=1, image_size=side, width=32, batch_size=32, precision="float32", threads=1
+    epochs=1, image_size=side, width=32, batch_size=32, precision="float32", threads=1,
+    initial_scale=1.0, pooling="late",
 )
 learner = DeepV1Learner("standard", settings, dataset.classes, 0)
 data = dataset.open(learner.preprocessing)
