@@ -212,7 +212,7 @@ def test_two_models_on_the_same_images(eyevsai: Eyevsai, images: Path, workplace
         eyevsai("evaluate", "--run", each, "--corruption-images", "0")
     found = json.loads(eyevsai("compare", first, second, "--json").stdout)
     assert found["settings"] == {
-        "lr": [0.003, 0.0001],
+        "lr": [0.006, 0.0001],
         "epochs": [8, 1],
         "warmup_epochs": [1.6, 0.2],  # a fifth of the epochs
     }
