@@ -16,7 +16,7 @@ from pathlib import Path
 
 POLL_S = 0.2
 RISE = 1.02  # of the resident memory, after which shared pages are counted at once
-SHARE = 0.03
+SHARE = 0.03  # of the time, at most, in which shared pages are counted otherwise
 # without the pages of files, which the kernel can evict
 PROPORTIONAL = ("Pss_Anon:", "Pss_Shmem:")
 RESIDENT = ("RssAnon:", "RssShmem:")

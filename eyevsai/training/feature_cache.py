@@ -34,6 +34,7 @@ class FeatureCache:
         self.train: list[Tensor] = []  # per view N,D float32
         # N,D float32 of the images and, with `tta_flip`, of the mirror images
         self.valid: list[Tensor] = []
+        self.train_labels = self.valid_labels = torch.empty(0, dtype=torch.int64)  # N
 
     def compute(
         self,
@@ -58,6 +59,7 @@ class FeatureCache:
         train, valid = splits
         extractor = _FeatureExtractor(network, preprocessing, self.settings, stop)
         self.train, self.valid = [], []
+        self.train_labels, self.valid_labels = train.labels, valid.labels
         for number in range(self.settings.feature_views):
             source = f"{digest}/{self._augmentation()}/{number}"
             label = f"Features, view {number + 1} of {self.settings.feature_views}"

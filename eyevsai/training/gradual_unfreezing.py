@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -15,7 +15,6 @@ from eyevsai.core.errors import JobError
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.training.feature_cache import FeatureCache
-from eyevsai.training.image_sizes import ImageSizes
 from eyevsai.training.inference import average_flips, evaluating
 from eyevsai.training.linear_head import solve_linear_head
 from eyevsai.training.lr_schedule import LRSchedule
@@ -36,11 +35,9 @@ class GradualUnfreezing(TrainingStrategy):
             LRSchedule(settings, settings.lr, settings.frozen_epochs),
             LRSchedule(settings, settings.fine_tune_lr, settings.fine_tune_epochs),
         )
-        self.image_sizes = ImageSizes(settings.image_size)
+        self.image_sizes = settings.image_sizes
         self.frozen = FeatureCache(settings)
         self.backbone_digest = _digest(network.stages)
-        self._labels: tuple[Tensor, ...] = ()  # of train and valid
-        self._stop = CancellationToken()
 
     def num_unfrozen(self, epoch: int) -> int:
         """Return the number of stages that an epoch, counted from 1, trains."""
@@ -102,18 +99,19 @@ class GradualUnfreezing(TrainingStrategy):
         """Compute the features of the frozen backbone if `epoch` trains the head alone."""
         if not self.num_unfrozen(epoch):
             self.frozen.compute(self.network, self.backbone_digest, splits, preprocessing, stop)
-            self._labels, self._stop = tuple(split.labels for split in splits), stop
 
-    def solve(self, epoch: int) -> dict[str, float] | None:
+    def solve(
+        self, epoch: int, stop: CancellationToken, is_late: Callable[[], bool]
+    ) -> dict[str, float] | None:
         """Solve a linear head on the cached features; see `solve_linear_head`."""
         if self.num_unfrozen(epoch) or not self.settings.solves_head:
             return None
-        train_labels, valid_labels = self._labels
         solution = solve_linear_head(
-            (self.frozen.train, train_labels),
-            (self.frozen.valid, valid_labels),
-            self._stop,
+            (self.frozen.train, self.frozen.train_labels),
+            (self.frozen.valid, self.frozen.valid_labels),
+            stop,
             is_balanced=self.settings.class_weights,
+            is_late=is_late,
         )
         *_, head = self.network.head.children()
         assert isinstance(head, nn.Linear)  # the last layer of each head

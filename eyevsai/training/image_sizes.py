@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-STEP, SMALLEST = 16, 32  # px
+STEP, SMALLEST = 16, 32  # px; sizes that are not given by the user are multiples of STEP
 GROWTH = 0.75  # share of the training in which images grow
-SAMPLES = 1000
+SAMPLES = 1000  # of the numerical mean over a training
 
 
 @dataclass(frozen=True)

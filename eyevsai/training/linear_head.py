@@ -8,18 +8,20 @@ Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution
 
 from __future__ import annotations
 
-import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from eyevsai.core.cancellation import CancellationToken
+from eyevsai.core.errors import JobError
+from eyevsai.core.progress import track
 
-log = logging.getLogger("eyevsai")
+Array = npt.NDArray[np.float32]
 
 # weights of the squared norm, relative to the mean loss of an image, from strong to weak
 STRENGTHS = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4)
@@ -43,56 +45,79 @@ def solve_linear_head(
     stop: CancellationToken,
     *,
     is_balanced: bool = False,
+    is_late: Callable[[], bool] = lambda: False,
 ) -> LinearHead:
     """Return the head whose regularisation has the lowest loss on the valid split.
 
-    Strengths are tried from strong to weak, each from the solution before, until the loss rises.
+    Strengths are tried from strong to weak, each from the solution before, until the loss rises or
+    the time is over.
 
     Args:
         train: views of the features, each N,D float32, and the labels, N int64 from 0 to C-1.
         valid: views of the features, whose logits are averaged, and the labels.
         stop: cancellation token, checked between strengths.
         is_balanced: weight classes by their inverse frequency.
+        is_late: returns True if the time is over; called between strengths.
 
     Raises:
+        JobError: a feature is NaN or infinite.
         BaseException: the cancellation that `stop` requests.
     """
-    # here: the import takes a second
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     views, labels = train
     features = torch.cat(list(views))
     mean, scale = features.mean(0), features.std(0).clamp_min(1e-6)
-    inputs = ((features - mean) / scale).numpy()
-    targets = labels.repeat(len(views)).numpy()
+    features.sub_(mean).div_(scale)
+    if not torch.isfinite(features).all():
+        raise JobError(
+            "Features of the backbone are NaN or infinite, so that no head fits them. Use other "
+            "--weights or --precision float32."
+        )
+    targets = labels.repeat(len(views))
+    heads: list[tuple[float, LinearHead]] = []
+    candidates = _solve(features.numpy(), targets.numpy(), is_balanced=is_balanced)
+    for strength, coefficients, intercepts in track(
+        candidates, "Solving the linear head", total=len(STRENGTHS)
+    ):
+        stop.check()
+        weight, bias = _unstandardize(coefficients, intercepts, mean, scale)
+        loss, _ = _score(valid[0], valid[1], weight, bias)
+        if heads and loss >= heads[-1][0]:
+            break
+        score = _score(views[:1], labels, weight, bias)
+        heads.append((loss, LinearHead(weight, bias, strength, *score)))
+        if is_late():
+            break
+    return heads[-1][1]
+
+
+def _solve(
+    features: Array, targets: npt.NDArray[np.int64], *, is_balanced: bool
+) -> Iterator[tuple[float, Array, Array]]:
+    """Yield each strength with the coefficients K,D and intercepts K of its solution."""
+    # here: the import takes a second
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
     model = LogisticRegression(
         max_iter=MAX_ITERATIONS,
         warm_start=True,
         class_weight="balanced" if is_balanced else None,
     )
-    best: LinearHead | None = None
-    best_loss = np.inf
     for strength in STRENGTHS:
-        stop.check()
-        model.C = 1 / (strength * len(inputs))
-        with warnings.catch_warnings():
+        model.C = 1 / (strength * len(features))
+        # one thread: threads of BLAS that share a core with another process wait for each other,
+        # which took ten times as long, and their number would change the last digits
+        with threadpool_limits(1), warnings.catch_warnings():
             # a solution that is not exact to the last digit is as good here
             warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(inputs, targets)
-        weight, bias = _unstandardize(model.coef_, model.intercept_, mean, scale)
-        loss, accuracy = _score(valid[0], valid[1], weight, bias)
-        log.debug("Linear head, strength %g: valid loss %.4f, %.4f", strength, loss, accuracy)
-        if loss >= best_loss:
-            break
-        best_loss = loss
-        best = LinearHead(weight, bias, strength, *_score(views[:1], labels, weight, bias))
-    assert best is not None  # the first loss is finite
-    return best
+            model.fit(features, targets)
+        # copies: a warm start may continue in place
+        yield strength, model.coef_.copy(), model.intercept_.copy()
 
 
 def _unstandardize(
-    coefficients: np.ndarray, intercepts: np.ndarray, mean: Tensor, scale: Tensor
+    coefficients: Array, intercepts: Array, mean: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return weight and bias for features as they are; two classes have one row here."""
     weight, bias = torch.from_numpy(coefficients), torch.from_numpy(intercepts)

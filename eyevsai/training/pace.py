@@ -44,6 +44,14 @@ class Pace:
         """Return True if the training ends before `epoch`, counted from 1."""
         return epoch > self.num_epochs
 
+    def is_late(self) -> bool:
+        """Return True if the time of the training is over."""
+        return False
+
+    def label(self, epoch: int) -> str:
+        """Return the name of an epoch, with the number of epochs if it is known."""
+        return f"Epoch {epoch} of {self.num_epochs}"
+
     def next_position(self, epoch: int, step: int, num_steps: int) -> float | None:
         """Return the position of a step, in epochs of the plan; None to end the epoch before it.
 
@@ -75,6 +83,9 @@ class Pace:
 
 class _RecordedPositions(Pace):
     """Base of paces whose positions are recorded."""
+
+    def label(self, epoch: int) -> str:
+        return f"Epoch {epoch}"
 
     def phase(self, epoch: int) -> int:
         last = next((each[-1] for each in reversed(self.positions[: epoch - 1]) if each), 0.0)
@@ -181,6 +192,9 @@ class TimedPace(_RecordedPositions):
         self._last_cost = self.cost_at(position)
         return self._record(epoch, position)
 
+    def is_late(self) -> bool:
+        return self.budget.elapsed() >= self.budget.total_s - self._reserved_s()
+
     def end_evaluation(self, seconds: float) -> None:
         if self._last_step_at is None:
             return  # after an untimed epoch, which may evaluate cached features
@@ -210,11 +224,14 @@ class TimedPace(_RecordedPositions):
         elapsed = self.budget.elapsed()
         if self._window_starts_s is None:
             self._window_starts_s = elapsed
+        window_s = self.budget.total_s - self._reserved_s() - self._window_starts_s
+        return (elapsed + seconds - self._window_starts_s) / window_s if window_s > 0 else 1.0
+
+    def _reserved_s(self) -> float:
+        """Return the seconds that evaluations and the end of the run are expected to take."""
         tail_s = self.budget.tail_s * _ratio(self._step_s, self._fastest_step_s)
         evaluations_s = self._evaluation_s + self._final_evaluation_s
-        tail_s += evaluations_s * _ratio(self._step_s, self._evaluated_step_s)
-        window_s = self.budget.total_s - tail_s - self._window_starts_s
-        return (elapsed + seconds - self._window_starts_s) / window_s if window_s > 0 else 1.0
+        return tail_s + evaluations_s * _ratio(self._step_s, self._evaluated_step_s)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {

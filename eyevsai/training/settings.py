@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Self
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Doc, Range, Search, Settings
 from eyevsai.data.settings import AugmentationSettings
+from eyevsai.training.image_sizes import ImageSizes
 
 BATCH_SIZE_DOC = "Images per optimizer step; at most those of the train split."
 MEMORY_EFFICIENT_FACTOR = 4  # multiplies the micro-batches of a batch
@@ -223,6 +224,11 @@ class TrainingSettings(
         raise TypeError(f"{type(self).__name__} does not implement phases.")
 
     @property
+    def image_sizes(self) -> ImageSizes:
+        """Sizes of the training images."""
+        return ImageSizes(self.image_size)
+
+    @property
     def num_micro_batches(self) -> int:
         """Initial number of micro-batches per batch and device; the trainer may increase it."""
         return self.grad_accum_steps * (MEMORY_EFFICIENT_FACTOR if self.memory_efficient else 1)
@@ -250,14 +256,22 @@ class NetworkSettings(TrainingSettings):
     ] = 0.5
 
     @property
+    def image_sizes(self) -> ImageSizes:
+        return ImageSizes(self.image_size, self.initial_scale)
+
+    @property
     def phases(self) -> tuple[int, ...]:
         return (self.epochs,)
 
     def recovery_settings(self, epochs: int) -> Self:
-        """Return settings to retrain a modified network for `epochs`: lower LR, one device."""
+        """Return settings to retrain a modified network for `epochs`.
+
+        A trained network needs a lower LR, and images of the size that it was trained on last.
+        """
         return replace(
             self,
             epochs=epochs,
+            initial_scale=1.0,
             minutes=None,
             lr=max(self.lr * RECOVERY_LR_RATIO, 1e-6),
             devices=1,

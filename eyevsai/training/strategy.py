@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.training.image_sizes import ImageSizes
 from eyevsai.training.lr_schedule import LRSchedule
 from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
 
@@ -24,7 +23,7 @@ class TrainingStrategy:
         self.num_epochs = settings.epochs
         self.lr_groups: list[nn.Module] = [network]  # modules with separate learning rates
         self.schedule = LRSchedule(settings, settings.lr, settings.epochs)
-        self.image_sizes = ImageSizes(settings.image_size, getattr(settings, "initial_scale", 1.0))
+        self.image_sizes = settings.image_sizes
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:  # noqa: ARG002
         """Put the network into train mode, and set its trainable weights for the epoch.
@@ -72,12 +71,27 @@ class TrainingStrategy:
         """
         del epoch, splits, preprocessing, stop  # batches are loaded from images during training
 
-    def solve(self, epoch: int) -> dict[str, float] | None:  # noqa: ARG002
-        """Set the weights of an epoch at once; None if the epoch is trained by steps.
+    def solve(
+        self,
+        epoch: int,
+        stop: CancellationToken,
+        is_late: Callable[[], bool],
+    ) -> dict[str, float] | None:
+        """Set the weights of an epoch at once; return None if the epoch is trained by steps.
+
+        Args:
+            epoch: epoch of the plan, from 1.
+            stop: cancellation token, checked from time to time.
+            is_late: returns True if the time budget is over.
 
         Returns:
             train/loss, train/accuracy, and values to add to the epoch metrics.
+
+        Raises:
+            JobError: there is no solution.
+            BaseException: the cancellation that `stop` requests.
         """
+        del epoch, stop, is_late
         return None
 
     def features(self, epoch: int, indices: Tensor, generator: torch.Generator) -> Tensor | None:  # noqa: ARG002

@@ -200,7 +200,7 @@ class Trainer:
         state, start_s = self._state, time.perf_counter() - self._state.seconds
         batches = self._batches.order(epoch)
         remaining = batches[state.steps :]
-        label, images = f"Epoch {epoch} of {self.strategy.num_epochs}", sum(map(len, remaining))
+        label, images = self._pace.label(epoch), sum(map(len, remaining))
         for indices in track(remaining, label, total=images, unit=self.settings.batch_size):
             position = self._pace.next_position(epoch, state.steps, len(batches))
             if position is None:
@@ -223,7 +223,8 @@ class Trainer:
     def _solve(self, epoch: int) -> EpochMetrics | None:
         """Return the metrics of an epoch that the strategy solves at once; None for other ones."""
         start = time.perf_counter()
-        solved = self.strategy.solve(self._phase)
+        stop, is_late = self._checkpoints.stop, self._pace.is_late
+        solved = self.strategy.solve(self._phase, stop, is_late)
         if solved is None:
             return None
         self._pace.next_position(epoch, 0, 1)

@@ -49,8 +49,10 @@ def test_timed_run_logs_plan_and_outcome_and_is_repeated_with_equal_weights(
     eyevsai: Eyevsai, workplace: Path, tmp_path: Path
 ) -> None:
     start = time.monotonic()
-    eyevsai("train", "--dataset", "stripes", *SMALL, "--minutes", str(MINUTES))
+    done = eyevsai("train", "--dataset", "stripes", *SMALL, "--minutes", str(MINUTES))
     seconds = time.monotonic() - start
+    assert "\nepoch 1  valid accuracy" in done.stderr
+    assert "s of the time budget left" in done.stderr
     run = last_run()
     plan = artifact(run, "time_budget.json", tmp_path)
     assert plan["plan"]["image_size"] == 32

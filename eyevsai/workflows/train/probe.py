@@ -69,7 +69,7 @@ def measure_speed(config: TrainConfig, dataset: Dataset) -> Speed:
     if isinstance(settings, UnfreezingSettings):
         changes |= {"freeze_epochs": 0, "fine_tune_epochs": 2, "weights": "none"}
     else:
-        changes |= {"epochs": 2}
+        changes |= {"epochs": 2, "initial_scale": 1.0}
     probed = replace(settings, **changes, warmup_epochs=0.0, dropout_warmup_epochs=0.0)
     classes = tuple(dataset.classes)
     model = config.model

@@ -25,6 +25,7 @@ from eyevsai.tracking.environment import describe_environment
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.search import CLASSES
 from eyevsai.training.early_stopping import selection_key
+from eyevsai.training.pace import TimeBudget
 from eyevsai.workflows.job_context import log_input
 from eyevsai.workflows.train.epoch_log import EpochLog
 from eyevsai.workflows.trained_model import CONFIG, describe_origin
@@ -48,12 +49,13 @@ class TrainingSession:
     data: Data
     name: ModelName
     run: Run
+    budget: TimeBudget | None = None
     history: list[dict[str, float]] = field(default_factory=list)  # metrics of each epoch
     # epochs that a resumed run logged before it was interrupted
     logged_epochs: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.epoch_log = EpochLog(getattr(self.config.model.settings, "epochs", 1))
+        self.epoch_log = EpochLog(getattr(self.config.model.settings, "epochs", 1), self.budget)
         self._wheel = pack_wheel()  # now, because the code may be edited while it trains
 
     def log_start(self) -> None:

@@ -12,12 +12,11 @@ from eyevsai.models.factory import build
 from eyevsai.models.learner import Learner
 from eyevsai.training.batches import check_batches
 from eyevsai.training.device import find_device, find_precision
+from eyevsai.training.image_sizes import STEP
 from eyevsai.training.limits import describe_limits, limit_settings
 from eyevsai.training.settings import LearningSettings, TrainingSettings
 
 log = logging.getLogger("eyevsai")
-
-SIZE_STEP = 16  # image sizes from the data are multiples of it
 
 
 def build_learner_and_data(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Data]:
@@ -51,14 +50,14 @@ def adapt_image_size(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     """Return the configuration with an image size that the images can fill.
 
     The default size is lowered to the median short side of the images, rounded up to a multiple of
-    `SIZE_STEP`, because enlarged images cost time. An explicit size is kept.
+    `STEP`, because enlarged images cost time. An explicit size is kept.
     """
     settings = config.model.settings
     if "image_size" in config.explicit or not isinstance(settings, LearningSettings):
         return config
     short_side = dataset.median_short_side()
     smallest = type(settings).SMALLEST_DEFAULT
-    size = max(smallest, SIZE_STEP * math.ceil(short_side / SIZE_STEP))
+    size = max(smallest, STEP * math.ceil(short_side / STEP))
     if size >= settings.image_size:
         return config
     log.info(

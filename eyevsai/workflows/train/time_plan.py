@@ -16,7 +16,7 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.store.backend import raising_store_errors
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.search import find_run, read_json
-from eyevsai.training.image_sizes import ImageSizes
+from eyevsai.training.image_sizes import SMALLEST, STEP
 from eyevsai.training.pace import Pace, RecordedPace, TimeBudget, TimedPace
 from eyevsai.training.settings import NetworkSettings, TrainingSettings, UnfreezingSettings
 from eyevsai.workflows.train.probe import Speed, measure_decoding, measure_speed
@@ -24,8 +24,6 @@ from eyevsai.workflows.train.probe import Speed, measure_decoding, measure_speed
 log = logging.getLogger("eyevsai")
 
 SCHEDULE, PLAN = "schedule.json", "time_budget.json"  # artifacts of the run
-STEP = 16  # image sizes of a plan are multiples of it
-MIN_SIZE = 32
 MIN_EPOCHS = 20  # of a network from scratch: below, smaller images are more accurate
 MIN_FINE_TUNING = 0.05  # share of the budget below which a solved head is not fine-tuned
 # from the last step to the end of the process, without evaluations: plots, model, registration
@@ -133,8 +131,9 @@ class _Remaining:
         """Return the expected mean time of an epoch, with its evaluation."""
         speed = self.speed.at(size, self.measured_at)
         settings = self.config.model.settings
-        sizes = ImageSizes(size, getattr(settings, "initial_scale", 1.0))
-        return self.num_train * sizes.mean_cost / speed.train + self.evaluation_s(size)
+        assert isinstance(settings, TrainingSettings)
+        cost = replace(settings, image_size=size).image_sizes.mean_cost
+        return self.num_train * cost / speed.train + self.evaluation_s(size)
 
     def epochs_at(self, size: int) -> float:
         """Return the number of epochs that fit."""
@@ -144,7 +143,7 @@ class _Remaining:
 def _choose_size(remaining: _Remaining) -> int:
     """Return the largest image size with which `MIN_EPOCHS` fit, or the smallest one."""
     largest = remaining.measured_at
-    sizes: list[int] = sorted({largest, *range(MIN_SIZE, largest, STEP)}, reverse=True)
+    sizes: list[int] = sorted({largest, *range(SMALLEST, largest, STEP)}, reverse=True)
     return next((size for size in sizes if remaining.epochs_at(size) >= MIN_EPOCHS), sizes[-1])
 
 

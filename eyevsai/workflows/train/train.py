@@ -107,7 +107,7 @@ def train(
         resumed_id = resumed.run_id if resumed else None
         changed = config.call.changed_parameters(config.flat(), shared_settings())
         with job.start_run(title, all_tags, resumed=resumed_id, changed=changed) as run:
-            session = TrainingSession(config, learner, data, name, run)
+            session = TrainingSession(config, learner, data, name, run, timing.budget)
             return _fit_and_register(
                 session, job.stop, timing, setting_tags, started_at, is_resumed=bool(resumed)
             )

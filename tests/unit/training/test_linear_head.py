@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from eyevsai.core.cancellation import CancellationToken
-from eyevsai.core.errors import TerminationRequested
+from eyevsai.core.errors import JobError, TerminationRequested
 from eyevsai.training.linear_head import STRENGTHS, LinearHead, solve_linear_head
 
 
@@ -74,3 +74,28 @@ def test_a_request_to_stop_ends_the_search() -> None:
     features, labels = draw(30, 3, 1.0, 1)
     with pytest.raises(TerminationRequested):
         solve_linear_head(([features], labels), ([features], labels), token)
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    features, labels = draw(30, 3, 1.0, 1)
+    features[4, 2] = torch.inf
+    with pytest.raises(JobError, match="NaN or infinite"):
+        solve_linear_head(([features], labels), ([features], labels), CancellationToken())
+
+
+def test_several_views_are_fitted_together() -> None:
+    first, labels = draw(120, 3, 1.0, 1)
+    second, _ = draw(120, 3, 1.0, 5)
+    together = solve_linear_head(([first, second], labels), ([first], labels), CancellationToken())
+    twice = solve_linear_head(
+        ([torch.cat([first, second])], labels.repeat(2)), ([first], labels), CancellationToken()
+    )
+    torch.testing.assert_close(together.weight, twice.weight)
+
+
+def test_a_late_search_ends_with_the_first_strength() -> None:
+    features, labels = draw(120, 3, 0.1, 1)
+    data = ([features], labels)
+    assert solve_linear_head(data, data, CancellationToken()).strength < STRENGTHS[0]
+    late = solve_linear_head(data, data, CancellationToken(), is_late=lambda: True)
+    assert late.strength == STRENGTHS[0]

@@ -211,3 +211,20 @@ def test_timed_training_on_growing_images_ends_on_time(
     machine.train(pace, num_steps)
     assert 190 <= machine.now - 1000 <= 210
     assert pace.positions[-1][-1] == pytest.approx(10, abs=0.1)
+
+
+def test_only_epochs_of_a_known_number_are_counted() -> None:
+    pace = Pace()
+    pace.start(3)
+    assert pace.label(1) == "Epoch 1 of 3"
+    assert timed(Machine(1.0, 1.0), 100.0, 3).label(4) == "Epoch 4"
+
+
+def test_a_timed_run_is_late_when_only_its_end_fits() -> None:
+    machine = Machine(1.0, 5.0, tail_s=10.0)
+    pace = timed(machine, 100.0, 3)
+    machine.now += 79.0
+    assert not pace.is_late()
+    machine.now += 1.5  # two evaluations and the tail take 20 s
+    assert pace.is_late()
+    assert not Pace().is_late()
