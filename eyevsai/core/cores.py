@@ -15,9 +15,10 @@ COLUMNS = 8
 
 
 def busy_cores(seconds: float = 0.1) -> float | None:
-    """Return the number of cores that other processes use; this process must be idle.
+    """Return the number of cores that other processes use.
 
-    Only the cores on which this process may run are counted. The result is None where the
+    The time of this process is not counted: threads of OpenMP are busy for a while after their
+    work. Only the cores on which this process may run are counted. The result is None where the
     operating system does not have the numbers in `/proc/stat`.
 
     Args:
@@ -25,14 +26,15 @@ def busy_cores(seconds: float = 0.1) -> float | None:
     """
     if not STATISTICS.is_file():
         return None
-    before = _read_times()
+    before, own_s, start = _read_times(), time.process_time(), time.perf_counter()
     time.sleep(seconds)
     after = _read_times()
+    own = (time.process_time() - own_s) / (time.perf_counter() - start)
     shares = []
     for name in before.keys() & after.keys():
         spent = [new - old for new, old in zip(after[name], before[name], strict=True)]
         shares.append(1 - sum(spent[IDLE_COLUMNS]) / sum(spent) if sum(spent) > 0 else 0.0)
-    return sum(shares)
+    return max(0.0, sum(shares) - own)
 
 
 def _read_times() -> dict[str, list[int]]:

@@ -24,7 +24,7 @@ from eyevsai.training.trainer_state import EpochMetrics
 
 log = logging.getLogger("eyevsai")
 
-BATCH = 32
+BATCH = 64  # at most: smaller batches than those of the training are slower
 SHALLOW_IMAGES, IMAGES_PER_CLASS = 256, 6  # of the probe of the shallow family
 SAMPLES = 8  # files that are decoded to estimate the time of the pixel cache
 

@@ -84,13 +84,25 @@ def plan_training(
         remaining.window_s(size),
         remaining.epoch_s(size),
     )
-    if plan.window_s < plan.epoch_s and not getattr(final, "solves_head", False):
-        log.warning(
-            "A time budget of %s is too short for one epoch, which takes about %s.",
-            format_seconds(plan.budget_s),
-            format_seconds(plan.epoch_s),
-        )
+    _warn_if_short(final, plan, remaining)
     return planned, plan
+
+
+def _warn_if_short(
+    settings: NetworkSettings | UnfreezingSettings, plan: TimePlan, remaining: _Remaining
+) -> None:
+    """Log a warning if the time does not suffice for what a training does at least."""
+    work, seconds = "one epoch", plan.epoch_s
+    if isinstance(settings, UnfreezingSettings) and settings.frozen_epochs:
+        work = "the features of the frozen backbone"
+        seconds = remaining.features_s(settings.image_size, settings.feature_views)
+    if plan.window_s < seconds:
+        log.warning(
+            "A time budget of %s is too short for %s, which takes about %s.",
+            format_seconds(plan.budget_s),
+            work,
+            format_seconds(seconds),
+        )
 
 
 @dataclass(frozen=True)
@@ -135,6 +147,11 @@ class _Remaining:
         cost = replace(settings, image_size=size).image_sizes.mean_cost
         return self.num_train * cost / speed.train + self.evaluation_s(size)
 
+    def features_s(self, size: int, views: int) -> float:
+        """Return the expected time of the features of a frozen backbone."""
+        speed = self.speed.at(size, self.measured_at)
+        return views * self.num_train / speed.evaluation + self.evaluation_s(size)
+
     def epochs_at(self, size: int) -> float:
         """Return the number of epochs that fit."""
         return self.window_s(size) / self.epoch_s(size)
@@ -156,16 +173,16 @@ def _plan_unfreezing(
     it fits, a head is trained by steps for the rest of the time; a head that is solved at once is
     followed by a part of an epoch.
     """
-    size, num_train = settings.image_size, remaining.num_train
-    window_s, speed = remaining.window_s(size), remaining.speed
+    size = settings.image_size
+    window_s = remaining.window_s(size)
     changes: dict[str, int] = {}
-    view_s = num_train / speed.evaluation
+    view_s = remaining.features_s(size, 1) - remaining.evaluation_s(size)
     views = max(1, min(settings.feature_views, int(0.4 * window_s / view_s)))
     if "feature_views" not in config.explicit:
         changes["feature_views"] = views
     if not settings.freeze_epochs:
         views = 0
-    features_s = views * view_s + remaining.evaluation_s(size) if views else 0.0
+    features_s = remaining.features_s(size, views) if views else 0.0
     fine_tune = round((window_s - features_s) / remaining.epoch_s(size))
     if settings.solves_head and window_s - features_s > MIN_FINE_TUNING * remaining.budget.total_s:
         fine_tune = max(fine_tune, 1)
