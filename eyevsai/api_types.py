@@ -104,13 +104,18 @@ class TrialKeywords(TypedDict, total=False):
     color_tones: int
     pyramid_levels: int
     square_root: bool
+    words: int
+    word_cells: int
     standardize: bool
+    balance: bool
     reduction: Literal["none", "pca", "svd"]
     components: int
     C: float
     kernel: Literal["rbf", "linear", "poly"]
     gamma: float | None
     degree: int
+    discriminants: bool
+    shrinkage: float
     n_estimators: int
     max_depth: int | None
     min_samples_leaf: int

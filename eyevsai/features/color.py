@@ -1,4 +1,7 @@
-"""Joint histograms of hue, saturation and value, equal to those by scikit-image and numpy."""
+"""Joint histograms of hue, saturation and value, and moments of opponent colours.
+
+The histograms equal those by scikit-image and numpy.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from eyevsai.features.histogram import Pyramid
 SECTORS = 6  # sectors of the hue: red, yellow, green, cyan, blue, magenta
 BRIGHTEST = 255
 HALF = 0.5
+LEAST_DEVIATION = 1.0  # below it, rounding errors of the difference would matter
 
 
 class ColorHistogram(nn.Module):
@@ -58,3 +62,39 @@ class ColorHistogram(nn.Module):
         return (
             saturation.add_(hue, alpha=self.tones).mul_(self.tones).add_(brightness).to(torch.int64)
         )
+
+
+class ColorBlocks(nn.Module):
+    """Moments of colours in blocks of 2 x 2 cells.
+
+    For each cell, they are the means of three opponent colours (red against green, yellow against
+    blue, and the intensity; van de Sande et al. 2010) and the standard deviations of the channels,
+    in grey levels.
+    """
+
+    def __init__(self, size_px: int, cells: int) -> None:
+        super().__init__()
+        self.cell_px = size_px // cells
+        self.used_px = self.cell_px * cells
+        self.blocks = cells - 1  # along each side
+        self.dimensions = 4 * 6
+
+    def forward(self, red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
+        """Return descriptors N,blocks,blocks,24 float32.
+
+        The channels are N,S,S float32, integers in 0..255.
+        """
+        channels = torch.stack([red, green, blue], dim=1)[:, :, : self.used_px, : self.used_px]
+        means = nn.functional.avg_pool2d(channels, self.cell_px)
+        squares = nn.functional.avg_pool2d(channels * channels, self.cell_px)
+        deviations = torch.sqrt((squares - means * means).clamp(min=LEAST_DEVIATION**2))
+        reds, greens, blues = means.unbind(1)
+        opponents = [
+            (reds - greens) / 2,
+            (reds + greens) / 4 - blues / 2,
+            (reds + greens + blues) / 3,
+        ]
+        cells = torch.cat([torch.stack(opponents, dim=1), deviations], dim=1).permute(0, 2, 3, 1)
+        upper = torch.cat([cells[:, :-1, :-1], cells[:, :-1, 1:]], dim=3)
+        lower = torch.cat([cells[:, 1:, :-1], cells[:, 1:, 1:]], dim=3)
+        return torch.cat([upper, lower], dim=3)

@@ -7,40 +7,43 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from eyevsai.features.color import ColorHistogram
-from eyevsai.features.hog import Hog
+from eyevsai.features.color import ColorBlocks, ColorHistogram
+from eyevsai.features.hog import Gradients, Hog, HogBlocks
 from eyevsai.features.lbp import Lbp
 from eyevsai.features.settings import FeatureSettings
+from eyevsai.features.visual_words import VisualWords
 
 CIRCLES = {"8": ((8, 1),), "16": ((16, 2),), "both": ((8, 1), (16, 2))}  # (neighbours, radius)
 LUMA = (19595, 38470, 7471)  # ITU-R BT.601 times 65536, rounded as in Pillow
-VERSION = 3  # part of the feature cache's key: increment it when any feature changes
+VERSION = 4  # part of the feature cache's key: increment it when any feature changes
+# what a feature is computed from
+PIXELS_OF = {
+    "hog": "gradients",
+    "lbp": "grey",
+    "color": "channels",
+    "hog_words": "gradients",
+    "color_words": "channels",
+}
 BATCH = 4  # images at a time: intermediate results fit into the caches of a CPU core
 
 
 class Extractor(nn.Module):
     """Feature extractor, N,S,S,3 uint8 -> N,D float32.
 
-    `groups` has the columns of each feature, by name.
+    `groups` has the columns of each feature, by name. The state dict has the codebooks of visual
+    words, and is empty if there are none.
     """
 
     def __init__(self, settings: FeatureSettings, size_px: int) -> None:
         super().__init__()
         self.settings = settings
-        levels = settings.pyramid_levels
-        if "hog" in settings.groups:
-            self.hog = Hog(size_px, settings.hog_orientations, settings.hog_cells)
-        if "lbp" in settings.groups:
-            circles = CIRCLES[settings.lbp_neighbours]
-            self.lbp = nn.ModuleList(
-                Lbp(size_px, count, radius, levels) for count, radius in circles
-            )
-        if "color" in settings.groups:
-            self.color = ColorHistogram(size_px, settings.color_hues, settings.color_tones, levels)
+        self.gradients = Gradients(settings.hog_orientations)
         self.groups: dict[str, slice] = {}
         for name in settings.groups:
+            part = self._part(name, size_px)
+            self.add_module(name, part)
             start = self.dimensions
-            self.groups[name] = slice(start, start + self._dimensions_of(name))
+            self.groups[name] = slice(start, start + int(part.dimensions))  # type: ignore[arg-type]
 
     @property
     def dimensions(self) -> int:
@@ -49,15 +52,8 @@ class Extractor(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """Return the features N,D float32 of images N,S,S,3 uint8."""
-        channels = (
-            crops.permute(3, 0, 1, 2)
-            .to(torch.float32, memory_format=torch.contiguous_format)
-            .unbind()
-        )
-        grey = grey_levels(*channels)
-        return torch.cat(
-            [self._describe(name, channels, grey) for name in self.settings.groups], dim=1
-        )
+        pixels = self._pixels(crops)
+        return torch.cat([self._describe(name, pixels) for name in self.settings.groups], dim=1)
 
     @torch.inference_mode()
     def extract(self, crops: Tensor) -> Tensor:
@@ -65,20 +61,64 @@ class Extractor(nn.Module):
         parts = [self(part) for part in crops.split(BATCH)]
         return torch.cat(parts) if parts else torch.zeros(0, self.dimensions)
 
-    def _describe(self, name: str, channels: Sequence[Tensor], grey: Tensor) -> Tensor:
-        if name == "hog":
-            gradients: Tensor = self.hog(channels if self.settings.hog_color else [grey])
-            return gradients
-        shares: Tensor = (
-            self.color(*channels)
-            if name == "color"
-            else torch.cat([circle(grey) for circle in self.lbp], dim=1)
-        )
-        return torch.sqrt(shares) if self.settings.square_root else shares
+    @torch.inference_mode()
+    def extract_blocks(self, crops: Tensor, name: str) -> Tensor:
+        """Return the descriptors N,D float32 of all blocks of images, for a name ending in _words.
 
-    def _dimensions_of(self, name: str) -> int:
-        part = getattr(self, name)
-        return sum(each.dimensions for each in (part if name == "lbp" else [part]))
+        Codebooks are fitted to them.
+        """
+        describe = self.get_submodule(f"{name}.describe")
+        parts = [describe(*self._pixels(part)[PIXELS_OF[name]]) for part in crops.split(BATCH)]
+        return torch.cat(parts).flatten(0, 2)
+
+    def _part(self, name: str, size_px: int) -> nn.Module:
+        settings = self.settings
+        levels, cells = settings.pyramid_levels, settings.word_cells
+        if name == "hog":
+            return Hog(size_px, settings.hog_orientations, settings.hog_cells)
+        if name == "lbp":
+            circles = CIRCLES[settings.lbp_neighbours]
+            return Circles(Lbp(size_px, count, radius, levels) for count, radius in circles)
+        if name == "color":
+            return ColorHistogram(size_px, settings.color_hues, settings.color_tones, levels)
+        blocks = (
+            HogBlocks(size_px, settings.hog_orientations, cells)
+            if name == "hog_words"
+            else ColorBlocks(size_px, cells)
+        )
+        return VisualWords(blocks, settings.words)
+
+    def _pixels(self, crops: Tensor) -> dict[str, Sequence[Tensor]]:
+        """Return the arguments of the parts: the kinds in the values of PIXELS_OF, by name."""
+        channels = (
+            crops.permute(3, 0, 1, 2)
+            .to(torch.float32, memory_format=torch.contiguous_format)
+            .unbind()
+        )
+        kinds = {PIXELS_OF[name] for name in self.settings.groups}
+        pixels: dict[str, Sequence[Tensor]] = {"channels": channels}
+        if "grey" in kinds or not self.settings.hog_color:
+            pixels["grey"] = [grey_levels(*channels)]
+        if "gradients" in kinds:
+            source = channels if self.settings.hog_color else pixels["grey"]
+            pixels["gradients"] = self.gradients(source)
+        return pixels
+
+    def _describe(self, name: str, pixels: dict[str, Sequence[Tensor]]) -> Tensor:
+        shares: Tensor = self.get_submodule(name)(*pixels[PIXELS_OF[name]])
+        return torch.sqrt(shares) if self.settings.square_root and name != "hog" else shares
+
+
+class Circles(nn.ModuleList):
+    """Local binary patterns of several circles, in one vector."""
+
+    @property
+    def dimensions(self) -> int:
+        return sum(circle.dimensions for circle in self)  # type: ignore[misc]
+
+    def forward(self, grey: Tensor) -> Tensor:
+        """Return the relative frequencies N,D float32 for grey levels N,S,S float32."""
+        return torch.cat([circle(grey) for circle in self], dim=1)
 
 
 def grey_levels(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:

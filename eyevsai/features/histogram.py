@@ -40,11 +40,11 @@ class RegionHistogram(nn.Module):
         """Return N,rows,columns,bins float32: the votes for each bin.
 
         Args:
-            bins: N,H,W int64, the bin of each pixel. It is modified in place.
+            bins: N,H,W int64, the bin of each pixel.
             votes: N,H,W float32, the weight of each pixel; 1 if None.
         """
         first: Tensor = self.first_bins  # type: ignore[assignment]
-        indices = bins.flatten(1).add_(first)
+        indices = bins.flatten(1) + first
         weights = (
             torch.ones((), device=bins.device).expand_as(indices)
             if votes is None
@@ -69,7 +69,7 @@ class Pyramid(nn.Module):
     def forward(self, bins: Tensor) -> Tensor:
         """Return the relative frequencies N,D float32 of bins N,S,S int64, coarse grids first.
 
-        The histogram of each region sums to 1. `bins` is modified in place. Means of four counts
+        The histogram of each region sums to 1. Means of four counts
         are exact in float32, and are divided once: equal frequencies are equal to the last bit, in
         each runtime. Trees would otherwise split between two roundings of one frequency.
         """

@@ -15,32 +15,60 @@ STEEPEST = 255  # maximum difference of two pixels
 SPAN = 2 * STEEPEST + 1  # number of possible differences
 
 
-class Hog(nn.Module):
-    """Histogram of gradients by orientation and cell, normalised in blocks of 2 x 2 cells.
+class Gradients(nn.Module):
+    """Orientation bin and magnitude of the gradient of each pixel.
 
     With several channels, the gradient of a pixel is the one with the largest magnitude.
     """
 
-    def __init__(self, size_px: int, orientations: int, cells: int) -> None:
+    def __init__(self, orientations: int) -> None:
         super().__init__()
-        self.histogram = RegionHistogram(size_px, cells, orientations)
-        blocks = cells - BLOCK_CELLS + 1
-        self.dimensions = (blocks * BLOCK_CELLS) ** 2 * orientations
         self.register_buffer("bin_of_gradient", _bins_of_gradients(orientations), persistent=False)
-        # A tensor with an axis: ONNX's optimizer removes the addition of a scalar below 1e-8, and
-        # blocks without gradients would become 0 / 0.
-        self.register_buffer("floor", torch.tensor([EPS**2]), persistent=False)
 
-    def forward(self, channels: Sequence[Tensor]) -> Tensor:
-        """Return the features N,D float32 of channels N,S,S float32, integers in 0..255."""
+    def forward(self, channels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return bins N,S,S int64 and magnitudes N,S,S float32.
+
+        The channels are N,S,S float32, integers in 0..255.
+        """
         rows, columns, squares = _steepest_gradients(channels)
         indices = (
             torch.add(columns, rows, alpha=SPAN).add_(STEEPEST * SPAN + STEEPEST).to(torch.int32)
         )
         bin_of_gradient: Tensor = self.bin_of_gradient  # type: ignore[assignment]
         bins = bin_of_gradient.index_select(0, indices.flatten()).to(torch.int64).view_as(rows)
+        return bins, torch.sqrt(squares)
+
+
+class HogBlocks(nn.Module):
+    """Histograms of gradients by orientation and cell, normalised in blocks of 2 x 2 cells."""
+
+    def __init__(self, size_px: int, orientations: int, cells: int) -> None:
+        super().__init__()
+        self.histogram = RegionHistogram(size_px, cells, orientations)
+        self.blocks = cells - BLOCK_CELLS + 1  # along each side
+        self.dimensions = BLOCK_CELLS**2 * orientations
+        # A tensor with an axis: ONNX's optimizer removes the addition of a scalar below 1e-8, and
+        # blocks without gradients would become 0 / 0.
+        self.register_buffer("floor", torch.tensor([EPS**2]), persistent=False)
+
+    def forward(self, bins: Tensor, magnitudes: Tensor) -> Tensor:
+        """Return descriptors N,blocks,blocks,D float32 of the results of `Gradients`."""
         floor: Tensor = self.floor  # type: ignore[assignment]
-        return _normalize_blocks(self.histogram(bins, torch.sqrt(squares)), floor).flatten(1)
+        return _normalize_blocks(self.histogram(bins, magnitudes), floor).flatten(3)
+
+
+class Hog(nn.Module):
+    """Descriptors of all blocks of an image, in one vector."""
+
+    def __init__(self, size_px: int, orientations: int, cells: int) -> None:
+        super().__init__()
+        self.describe = HogBlocks(size_px, orientations, cells)
+        self.dimensions = self.describe.blocks**2 * self.describe.dimensions
+
+    def forward(self, bins: Tensor, magnitudes: Tensor) -> Tensor:
+        """Return the features N,D float32 of the results of `Gradients`."""
+        descriptors: Tensor = self.describe(bins, magnitudes)
+        return descriptors.flatten(1)
 
 
 def _bins_of_gradients(orientations: int) -> Tensor:

@@ -16,11 +16,12 @@ from skimage.feature import hog, local_binary_pattern
 
 from eyevsai.data.decode import decode
 from eyevsai.data.preprocessing import Preprocessing
-from eyevsai.features.color import ColorHistogram
+from eyevsai.features.color import ColorBlocks, ColorHistogram
 from eyevsai.features.extractor import Extractor, grey_levels
-from eyevsai.features.hog import Hog
+from eyevsai.features.hog import Gradients, Hog, HogBlocks
 from eyevsai.features.lbp import Lbp
 from eyevsai.features.settings import FeatureSettings
+from eyevsai.features.visual_words import VisualWords, fit_codebook
 
 SIZE = 96
 Crops = np.ndarray
@@ -67,14 +68,16 @@ def test_grey_is_pillows(crops: Crops) -> None:
 @pytest.mark.parametrize(("cells", "orientations"), [(12, 9), (8, 8), (6, 9), (7, 6), (11, 9)])
 def test_hog_is_scikit_images(crops: Crops, cells: int, orientations: int) -> None:
     module, cell = Hog(SIZE, orientations, cells), SIZE // cells
-    assert (module.histogram.rows, module.histogram.columns) == (cells, cells)
+    gradients = Gradients(orientations)
+    assert (module.describe.histogram.rows, module.describe.histogram.columns) == (cells, cells)
     sizes = (orientations, (cell, cell), (2, 2))
     expected = np.stack(
         [hog_of_cells(crop, *sizes, cells=cells, channel_axis=-1) for crop in crops]
     )
-    np.testing.assert_allclose(module(channels(crops)).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(module(*gradients(channels(crops))).numpy(), expected, atol=1e-5)
     expected = np.stack([hog_of_cells(grey, *sizes, cells=cells) for grey in greys(crops)])
-    np.testing.assert_allclose(module([grey_levels(*channels(crops))]).numpy(), expected, atol=1e-5)
+    grey = grey_levels(*channels(crops))
+    np.testing.assert_allclose(module(*gradients([grey])).numpy(), expected, atol=1e-5)
     assert expected.shape[1] == module.dimensions
 
 
@@ -147,14 +150,94 @@ def test_a_pyramid_counts_quarters_and_adds_them_up(crops: Crops) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 50, 128])
-@pytest.mark.parametrize("groups", ["hog,lbp,color", "color,hog", "lbp"])
+@pytest.mark.parametrize(
+    "groups", ["hog,lbp,color", "color,hog", "lbp", "hog_words,hog,color_words", "color_words"]
+)
 def test_groups_stand_side_by_side_in_the_order_given(crops: Crops, size: int, groups: str) -> None:
     images = Preprocessing(size).crop(torch.from_numpy(crops))
     settings = FeatureSettings(features=groups)
     extractor = Extractor(settings, size)
+    fill_codebooks(extractor, images)
     features = extractor(images)
     assert features.shape == (len(images), extractor.dimensions)
     for name, columns in extractor.groups.items():
         alone = Extractor(FeatureSettings(features=name), size)
+        fill_codebooks(alone, images)
         torch.testing.assert_close(features[:, columns], alone(images), rtol=0, atol=0)
     torch.testing.assert_close(extractor.extract(images), features, rtol=0, atol=0)
+
+
+def fill_codebooks(extractor: Extractor, images: torch.Tensor) -> None:
+    state = {}
+    for name in extractor.settings.word_groups:
+        blocks = extractor.extract_blocks(images, name).numpy()
+        weight, bias = fit_codebook(blocks, extractor.settings.words)
+        state |= {f"{name}.weight": weight, f"{name}.bias": bias}
+    extractor.load_state_dict(state)
+
+
+def test_blocks_of_words_are_those_of_scikit_image(crops: Crops) -> None:
+    extractor = Extractor(FeatureSettings(features="hog_words"), SIZE)
+    found = extractor.extract_blocks(torch.from_numpy(crops), "hog_words").numpy()
+    cell = SIZE // 16
+    expected = [hog(each, 9, (cell, cell), (2, 2), channel_axis=-1) for each in crops]
+    np.testing.assert_allclose(found, np.reshape(expected, (-1, 36)), atol=1e-5)
+
+
+def test_blocks_of_colours_are_means_and_deviations_of_opponent_colours(crops: Crops) -> None:
+    cells, cell = 16, SIZE // 16
+    red, green, blue = crops.transpose(3, 0, 1, 2).astype(np.float64)
+    opponents = [(red - green) / 2, (red + green - 2 * blue) / 4, (red + green + blue) / 3]
+    means, regions = (
+        np.stack(each, -1).reshape(-1, cells, cell, cells, cell, 3)
+        for each in (opponents, (red, green, blue))
+    )
+    moments = np.concatenate([means.mean((2, 4)), regions.std((2, 4)).clip(1)], -1)
+    found = ColorBlocks(SIZE, cells)(*channels(crops)).numpy()
+    for row, column in ((0, 0), (3, 9), (14, 14)):
+        block = moments[:, row : row + 2, column : column + 2].reshape(len(crops), -1)
+        np.testing.assert_allclose(found[:, row, column], block, atol=1e-2)
+
+
+@pytest.mark.parametrize("cells", [4, 9, 16])
+def test_shares_of_words_are_a_softmax_of_distances_to_the_centres_of_kmeans(
+    crops: Crops, cells: int
+) -> None:
+    """Against scikit-learn's transformers, one after the other."""
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import PCA
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    words = VisualWords(HogBlocks(SIZE, 9, cells), 8)
+    pixels = Gradients(9)(channels(crops))
+    blocks = words.describe(*pixels)
+    flat = blocks.flatten(0, 2).numpy()
+    weight, bias = fit_codebook(flat, 8)
+    words.load_state_dict({"weight": weight, "bias": bias})
+    found = words(*pixels).numpy()
+
+    reduced = make_pipeline(StandardScaler(), PCA(24, svd_solver="full")).fit(flat.astype(float))
+    scales = (
+        np.maximum(reduced[-1].explained_variance_, 1e-3 * reduced[-1].explained_variance_[0])
+        ** -0.25
+    )
+    inputs = reduced.transform(flat.astype(float)) * scales
+    kmeans = KMeans(8, n_init=1, max_iter=30, random_state=0).fit(inputs)
+    squares = kmeans.transform(inputs) ** 2
+    nearest = np.sort(squares, axis=1)
+    logits = -1.5 * squares / np.median(nearest[:, 1] - nearest[:, 0])
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    shares = (shares / shares.sum(1, keepdims=True)).reshape(*blocks.shape[:3], 8)
+    side = blocks.shape[1]
+    near, far = slice(0, (side + 1) // 2), slice(side // 2, side)
+    parts = [shares, *(shares[:, rows, columns] for rows in (near, far) for columns in (near, far))]
+    expected = np.concatenate([part.mean((1, 2)) for part in parts], axis=1)
+    np.testing.assert_allclose(found, expected, atol=2**-14)
+    np.testing.assert_allclose(found.reshape(-1, 5, 8).sum(2), 1, atol=8 * 2**-15)
+
+
+def test_codebook_of_blank_blocks_is_finite() -> None:
+    weight, bias = fit_codebook(np.zeros((40, 24), dtype=np.float32), 16)
+    assert torch.isfinite(weight).all()
+    assert torch.isfinite(bias).all()

@@ -71,7 +71,8 @@ def features(data: str) -> dict[str, float]:
 
     start = time.perf_counter()
     dataset = load_test_folder(DataSettings(data=data, cache_dir=os.environ["EYEVSAI_CACHE"]))
-    learner = ShallowLearner("svm_hog_lbp", SvmSettings(), dataset.classes, 0)
+    settings = SvmSettings(features="hog,lbp,color", lbp_neighbours="both")  # as the peer
+    learner = ShallowLearner("svm_hog_lbp", settings, dataset.classes, 0)
     images = dataset.open(learner.preprocessing).test
     learner.extract(images)
     files_s = time.perf_counter() - start

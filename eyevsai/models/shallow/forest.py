@@ -16,13 +16,15 @@ from eyevsai.models.shallow.tensor_module import TensorModule
 FLOOR = 0.01
 # distance from a threshold of scikit-learn to ours, larger than the rounding errors of features
 MARGIN = 1e-5
+LEADING_COMPONENTS = 50  # which the trees split besides the discriminants
 
 
 class Forest(TensorModule):
     """Random forest with the nodes of all trees in one table; a leaf is its own child.
 
     `distributions` has the distinct class distributions of the leaves, few because most leaves are
-    pure; `leaf` maps each node to a row of it.
+    pure; `leaf` maps each node to a row of it. The trees split `inputs @ axes`, or
+    `inputs` if there are no axes.
     """
 
     def __init__(self, **tensors: Tensor) -> None:
@@ -39,6 +41,8 @@ class Forest(TensorModule):
 
         Equals scikit-learn's `predict_proba`.
         """
+        if "axes" in self._buffers:
+            inputs = inputs @ self.tensor("axes")
         # As scikit-learn's trees do, compare features in float32 with thresholds in float64: for
         # such features, a threshold rounded down is the same border. Without float64 here, old
         # runtimes cannot remove the rounding of the features as a redundant pair of casts.
@@ -97,8 +101,11 @@ def fit_forest(
 ) -> Forest:
     """Fit scikit-learn's `RandomForestClassifier`, and convert it with thresholds off ties.
 
+    With `settings.discriminants`, the trees split the leading components and the linear
+    discriminants of the classes (Fisher 1936, Rao 1948), which are fitted to the same rows.
+
     Args:
-        settings: number and size of the trees.
+        settings: number and size of the trees, and their inputs.
         inputs: N,K projected features.
         labels: N class numbers.
         weights: N sample weights.
@@ -107,6 +114,9 @@ def fit_forest(
     """
     from sklearn.ensemble import RandomForestClassifier
 
+    axes = _fit_discriminants(settings, inputs, labels)
+    if axes is not None:
+        inputs = inputs @ axes
     estimator = RandomForestClassifier(
         settings.n_estimators,
         max_depth=settings.max_depth,
@@ -119,7 +129,24 @@ def fit_forest(
     tensors["threshold"] = torch.from_numpy(
         _separate_thresholds(tensors["threshold"].numpy(), tensors["feature"].numpy(), inputs)
     )
+    if axes is not None:
+        tensors["axes"] = torch.from_numpy(axes)
     return Forest(**tensors)
+
+
+def _fit_discriminants(
+    settings: ForestSettings, inputs: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64] | None:
+    """Return the K,A axes of the trees' inputs; None if the trees split the inputs themselves."""
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+    if not settings.discriminants or settings.reduction == "none" or not inputs.var(0).any():
+        return None
+    analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=settings.shrinkage)
+    analysis.fit(inputs, labels)
+    most = min(len(np.unique(labels)) - 1, inputs.shape[1])
+    leading = np.eye(inputs.shape[1])[:, :LEADING_COMPONENTS]
+    return np.concatenate([leading, analysis.scalings_[:, :most]], axis=1)
 
 
 def read_forest(estimator: Any) -> Forest:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,7 @@ from eyevsai.features.settings import FeatureSettings
 from eyevsai.models.inference_module import InferenceModule
 from eyevsai.models.learner import Images
 from eyevsai.models.shallow.calibration import FOLDS, Temperature, fit_temperature
+from eyevsai.models.shallow.codebooks import fit_codebooks
 from eyevsai.models.shallow.forest import Forest, fit_forest
 from eyevsai.models.shallow.projection import Projection, fit_projection
 from eyevsai.models.shallow.settings import ShallowSettings
@@ -89,11 +91,18 @@ class ShallowLearner:
         del checkpoints, pace  # a single pass, which cannot be resumed
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
+        key = self._feature_key()
+        self.extractor.load_state_dict(
+            fit_codebooks(self.extractor, self.preprocessing, train, key)
+        )
         start = time.perf_counter()
         features = self.extract(train)
         rate = len(train) / (time.perf_counter() - start)
         self.projection_ = fit_projection(
-            self.settings, features.numpy(), derive_seed(self.seed, "projection")
+            self.settings,
+            features.numpy(),
+            self.extractor.groups,
+            derive_seed(self.seed, "projection"),
         )
         with torch.inference_mode():
             inputs = self.projection_(features).numpy()
@@ -135,7 +144,7 @@ class ShallowLearner:
         return probabilities.numpy()
 
     def feature_groups(self) -> Mapping[str, slice]:
-        """Return the columns of `features` of hog, lbp and color, as far as they are used."""
+        """Return the columns of `features` of each group, by the names in --features."""
         return self.extractor.groups
 
     def inference_module(self) -> nn.Module:
@@ -162,25 +171,34 @@ class ShallowLearner:
         return sum(tensor.numel() for tensor in self.tensors().values())
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of projection, decision and temperature; none before `fit`."""
+        """Return the tensors of all fitted parts; none before `fit`."""
         return {
             f"{name}.{key}": tensor
             for name, part in self._fitted().items()
             for key, tensor in part.state_dict().items()
         }
 
-    def _fitted(self) -> dict[str, TensorModule]:
+    def _fitted(self) -> dict[str, nn.Module]:
         """Return the fitted modules by name; empty before `fit`."""
         names = ("projection", "decision", "temperature")
-        return {name: getattr(self, f"{name}_") for name in names if hasattr(self, f"{name}_")}
+        parts = {name: getattr(self, f"{name}_") for name in names if hasattr(self, f"{name}_")}
+        if parts and self.settings.word_groups:
+            parts["codebooks"] = self.extractor
+        return parts
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Load projection, decision and temperature.
+        """Load codebooks, projection, decision and temperature.
 
         Raises:
             UserError: the tensors do not fit the variation or the features.
         """
         try:
+            codebooks = {
+                name.removeprefix("codebooks."): tensor
+                for name, tensor in tensors.items()
+                if name.startswith("codebooks.")
+            }
+            self.extractor.load_state_dict(codebooks)
             self.projection_ = Projection.restore("projection", tensors)
             self.decision_ = ESTIMATORS[self.variation][0].restore("decision", tensors)
             self.temperature_ = Temperature.restore("temperature", tensors)
@@ -195,11 +213,17 @@ class ShallowLearner:
 
         They are read from the cache, or computed in worker processes and stored in it.
         """
+        tensors = self.extractor.state_dict()
+        digest = hashlib.sha256(b"".join(each.numpy().tobytes() for each in tensors.values()))
+        key = f"{self._feature_key()}/{digest.hexdigest() if tensors else ''}"
+        return split.cached_features(key, lambda: self._extract(split))
+
+    def _feature_key(self) -> str:
+        """Return what features depend on besides the images and the codebooks."""
         feature_settings = {
             each.name: getattr(self.settings, each.name) for each in list_settings(FeatureSettings)
         }
-        key = f"{VERSION}/{self.preprocessing.to_json()}/{feature_settings}"
-        return split.cached_features(key, lambda: self._extract(split))
+        return f"{VERSION}/{self.preprocessing.to_json()}/{feature_settings}"
 
     def _extract(self, split: Split) -> Tensor:
         task = _Extraction(split, self.preprocessing, self.extractor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,9 @@ class Projection(TensorModule):
         return centered @ self.tensor("axes") if "axes" in self._buffers else centered
 
 
-def fit_projection(settings: ShallowSettings, features: Array, seed: int) -> Projection:
+def fit_projection(
+    settings: ShallowSettings, features: Array, groups: Mapping[str, slice], seed: int
+) -> Projection:
     """Fit the projection to N,D features.
 
     Logs a warning and uses fewer components if the data do not allow `settings.components`.
@@ -34,6 +37,7 @@ def fit_projection(settings: ShallowSettings, features: Array, seed: int) -> Pro
     Args:
         settings: standardisation, reduction and number of components.
         features: N,D features of the train split.
+        groups: columns of each group of features.
         seed: seed of the randomised solvers.
     """
     from sklearn.preprocessing import StandardScaler
@@ -46,12 +50,28 @@ def fit_projection(settings: ShallowSettings, features: Array, seed: int) -> Pro
         np.zeros(dimensions) if scaler.mean_ is None or not settings.standardize else scaler.mean_
     )
     scale = np.ones(dimensions) if scaler.scale_ is None else 1 / scaler.scale_
+    factors = _balance(scaler.transform(features), groups) if settings.balance else 1.0
+    scale = scale * factors
     tensors = {"mean": torch.from_numpy(mean), "scale": torch.from_numpy(scale)}
     if settings.reduction == "none":
         return Projection(**tensors)
-    axes, center = _fit_axes(settings, scaler.transform(features), seed)
+    axes, center = _fit_axes(settings, scaler.transform(features) * factors, seed)
     tensors["mean"] = tensors["mean"] + torch.from_numpy(center) / tensors["scale"]
     return Projection(**tensors, axes=torch.from_numpy(np.ascontiguousarray(axes.T)))
+
+
+def _balance(scaled: Array, groups: Mapping[str, slice]) -> npt.NDArray[np.float64]:
+    """Return a factor for each column that gives each group the same total variance.
+
+    The total of all groups remains.
+    """
+    variances = scaled.var(0, dtype=np.float64)
+    factors = np.ones(len(variances))
+    totals = {name: float(variances[columns].sum()) for name, columns in groups.items()}
+    varied = {name: total for name, total in totals.items() if total > 0}
+    for name, total in varied.items():
+        factors[groups[name]] = np.sqrt(sum(varied.values()) / len(varied) / total)
+    return factors
 
 
 def _fit_axes(

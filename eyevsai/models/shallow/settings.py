@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from eyevsai.core.settings import Choice, Doc, Range, Search, When
 from eyevsai.features.settings import FeatureSettings
@@ -16,11 +17,19 @@ class ShallowSettings(ThreadSettings, FeatureSettings, LearningSettings):
     """Handcrafted features, and their preprocessing for a classical estimator."""
 
     PANEL: ClassVar[str] = "shallow"
+    LEGACY: ClassVar[Mapping[str, Any]] = {"balance": False}
 
     image_size: int = 128
     standardize: Annotated[bool, Doc("Scale every feature to mean 0 and standard deviation 1.")] = (
         True
     )
+    balance: Annotated[
+        bool,
+        Doc(
+            "Give each group of features the same total variance, so that large groups do not "
+            "outweigh small ones."
+        ),
+    ] = True
     reduction: Annotated[
         str,
         Choice(("none", "pca", "svd")),
@@ -75,6 +84,23 @@ class SvmSettings(ShallowSettings):
 class ForestSettings(ShallowSettings):
     """Random forest: trees fitted to random subsets of images and features."""
 
+    LEGACY: ClassVar[Mapping[str, Any]] = {**ShallowSettings.LEGACY, "discriminants": False}
+
+    reduction: str = "pca"
+    discriminants: Annotated[
+        bool,
+        When("reduction", ("pca", "svd")),
+        Doc(
+            "Split linear discriminants of the classes besides the first 50 components (Rao 1948)."
+        ),
+    ] = True
+    shrinkage: Annotated[
+        float,
+        Range(0.0, 1.0),
+        Search(Range(0.1, 0.9)),
+        When("discriminants", (True,)),
+        Doc("Shrinkage of the covariance of discriminants; larger values regularise more."),
+    ] = 0.4
     n_estimators: Annotated[
         int, Range(1, 5000), Search(Choice((100, 200, 500))), Doc("Number of trees.")
     ] = 200
@@ -99,7 +125,8 @@ FAMILY = Family(
             title="Support vector machine",
             technical="Histograms of oriented gradients (Dalal & Triggs 2005), uniform local "
             "binary patterns (Ojala et al. 2002) and colour histograms in a spatial "
-            "pyramid, reduced by PCA, with one-vs-rest kernel SVMs (Cortes & Vapnik 1995).",
+            "pyramid, visual words of gradients and colours (Csurka et al. 2004), reduced by PCA, "
+            "with one-vs-rest kernel SVMs (Cortes & Vapnik 1995).",
             simple="Counts edges, textures and colours in parts of the picture, and places the "
             "borders between classes as far from all examples as possible.",
             settings=SvmSettings,
@@ -107,12 +134,14 @@ FAMILY = Family(
                 "Dalal & Triggs 2005: Histograms of Oriented Gradients for Human Detection",
                 "Ojala et al. 2002: Multiresolution Gray-Scale and Rotation Invariant Texture "
                 "Classification with Local Binary Patterns",
+                "Csurka et al. 2004: Visual Categorization with Bags of Keypoints",
                 "Cortes & Vapnik 1995: Support-Vector Networks",
             ),
         ),
         "rf_hog_lbp": Variation(
             title="Random forest",
-            technical="The same features with a random forest (Breiman 2001).",
+            technical="The same features, their principal components and linear discriminants "
+            "(Rao 1948), with a random forest (Breiman 2001).",
             simple="Counts edges, textures and colours in parts of the picture, and lets "
             "hundreds of decision trees vote.",
             settings=ForestSettings,
@@ -121,6 +150,9 @@ FAMILY = Family(
                 "Dalal & Triggs 2005: Histograms of Oriented Gradients for Human Detection",
                 "Ojala et al. 2002: Multiresolution Gray-Scale and Rotation Invariant Texture "
                 "Classification with Local Binary Patterns",
+                "Csurka et al. 2004: Visual Categorization with Bags of Keypoints",
+                "Rao 1948: The Utilization of Multiple Measurements in Problems of Biological "
+                "Classification",
                 "Breiman 2001: Random Forests",
             ),
         ),

@@ -49,14 +49,19 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "hog_cells": ({}, 4),
     "hog_orientations": ({}, 6),
     "hog_color": ({}, False),
-    "lbp_neighbours": ({}, "8"),
+    "lbp_neighbours": ({}, "16"),
     "color_hues": ({}, 6),
     "color_tones": ({}, 2),
     "pyramid_levels": ({}, 1),
     "square_root": ({}, False),
+    "words": ({}, 16),
+    "word_cells": ({}, 8),
+    "balance": ({}, False),
     "standardize": ({}, False),
     "reduction": ({}, "svd"),
     "components": ({"reduction": "pca"}, 3),
+    "discriminants": ({}, False),
+    "shrinkage": ({}, 0.9),
     "C": ({}, 0.01),
     "kernel": ({}, "linear"),
     "gamma": ({}, 0.5),
@@ -169,7 +174,7 @@ def inputs(
     learner = ShallowLearner("svm_hog_lbp", settings, dataset.classes, 0)
     opened = dataset.open(learner.preprocessing)
     train, valid = learner.extract(opened.train), learner.extract(opened.valid)
-    projection = fit_projection(settings, train.numpy(), 0)
+    projection = fit_projection(settings, train.numpy(), learner.extractor.groups, 0)
     return projection(train).numpy(), opened.train.labels.numpy(), projection(valid).numpy()
 
 
@@ -215,14 +220,41 @@ def test_a_forest_votes_as_scikit_learns(
     np.testing.assert_allclose(votes, peer.predict_proba(others), atol=1e-6)
 
 
+def test_trees_split_components_and_discriminants_as_scikit_learns() -> None:
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.preprocessing import FunctionTransformer
+
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 4, 300)
+    inputs, others = (
+        random.normal(size=(300, 60)) + np.eye(60)[labels],
+        random.normal(size=(50, 60)),
+    )
+    settings = ForestSettings(n_estimators=20, max_depth=None, shrinkage=0.3)
+    forest = fit_forest(settings, inputs, labels, np.ones(300), seed=0, threads=1)
+    peer = make_pipeline(
+        make_union(
+            FunctionTransformer(lambda rows: rows[:, :50]),
+            LinearDiscriminantAnalysis(solver="eigen", shrinkage=0.3),
+        ),
+        RandomForestClassifier(20, random_state=0),
+    ).fit(inputs, labels, randomforestclassifier__sample_weight=np.ones(300))
+    assert forest.tensor("axes").shape == (60, 53)
+    votes = forest.votes(torch.from_numpy(inputs)).numpy()
+    np.testing.assert_allclose(votes, peer.predict_proba(inputs), atol=1e-6)
+    votes = forest.votes(torch.from_numpy(others)).numpy()
+    same = np.isclose(votes, peer.predict_proba(others), atol=1e-6).all(1)
+    assert same.mean() > 0.9  # the others are between our threshold and scikit-learn's
+
+
 def test_no_image_is_at_a_threshold_of_a_forest() -> None:
     """The midpoint of two shares of pixels is the share of another image."""
     random = np.random.default_rng(0)
     shares = random.integers(0, 50, (200, 4)) * 2 / 100
     labels = (shares.sum(1) > 2).astype(np.int64)
-    forest = fit_forest(
-        ForestSettings(n_estimators=20), shares, labels, np.ones(200), seed=0, threads=1
-    )
+    settings = ForestSettings(n_estimators=20, reduction="none")
+    forest = fit_forest(settings, shares, labels, np.ones(200), seed=0, threads=1)
     peer = RandomForestClassifier(20, min_samples_leaf=1, random_state=0).fit(
         shares, labels, sample_weight=np.ones(200)
     )
@@ -274,10 +306,29 @@ def test_a_projection_is_scikit_learns(reduction: str) -> None:
         "svd": [TruncatedSVD(5, random_state=3)],
     }[reduction]
     peer = make_pipeline(StandardScaler(), *steps).fit(features)
-    projection = fit_projection(SvmSettings(reduction=reduction, components=5), features, seed=3)
+    settings = SvmSettings(reduction=reduction, components=5)
+    groups = {"all": slice(0, 30)}  # one group: nothing to balance
+    projection = fit_projection(settings, features, groups, seed=3)
     np.testing.assert_allclose(
         projection(torch.from_numpy(others)).numpy(), peer.transform(others), atol=1e-4
     )
+
+
+def test_balanced_groups_have_the_same_total_variance() -> None:
+    random = np.random.default_rng(0)
+    features = random.normal(size=(200, 30)).astype(np.float32) * np.arange(30, dtype=np.float32)
+    features[:, 20:22] = 7  # a group that is constant
+    groups = {"large": slice(0, 20), "constant": slice(20, 22), "small": slice(22, 30)}
+    for standardize in (True, False):
+        settings = SvmSettings(reduction="none", standardize=standardize)
+        projection = fit_projection(settings, features, groups, seed=0)
+        found = projection(torch.from_numpy(features)).numpy().var(0)
+        total = {name: found[columns].sum() for name, columns in groups.items()}
+        assert total["large"] == pytest.approx(total["small"], rel=1e-4)
+        assert total["constant"] == 0
+        plain = fit_projection(replace(settings, balance=False), features, groups, seed=0)
+        kept = plain(torch.from_numpy(features)).numpy().var(0).sum()
+        assert found.sum() == pytest.approx(kept, rel=1e-4)
 
 
 def test_too_many_components_are_bounded_and_said(
