@@ -58,18 +58,21 @@ GRAPH: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "shallow": {
         "image_size": (33, 64),
-        "features": ("hog", "lbp", "color"),
+        "features": ("hog", "lbp", "color", "hog_words", "color_words", "hog,lbp,color"),
         "hog_cells": (2,),
         "hog_orientations": (2,),
         "hog_color": (False,),
-        "lbp_neighbours": ("8", "16"),
+        "lbp_neighbours": ("16", "both"),
         "color_hues": (1,),
         "color_tones": (1,),
         "pyramid_levels": (1,),
         "square_root": (False,),
+        "words": (8,),
+        "word_cells": (4, 9),
         "standardize": (False,),
         "reduction": ("none", "pca", "svd"),
         "components": (2,),
+        "discriminants": (False,),
         "kernel": ("linear", "poly"),
         "gamma": (1e-4,),
         "degree": (1, 4),
@@ -95,7 +98,7 @@ NOT_GRAPH = """
     patience crop_scale crop_ratio flip rotation brightness contrast saturation random_erasing
     auto_augment mixup cutmix mixup_prob ema_decay threads device precision memory_efficient devices
     epochs C freeze_epochs fine_tune_epochs unfreeze_stages fine_tune_lr layer_decay feature_views
-    weights minutes head_solver initial_scale
+    weights minutes head_solver initial_scale balance shrinkage
 """
 VARIATIONS = [
     (family, variation)
