@@ -114,8 +114,7 @@ class TrialKeywords(TypedDict, total=False):
     kernel: Literal["rbf", "linear", "poly"]
     gamma: float | None
     degree: int
-    discriminants: bool
-    shrinkage: float
+    discriminant_shrinkage: float | None
     n_estimators: int
     max_depth: int | None
     min_samples_leaf: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from eyevsai.features.histogram import Pyramid
+from eyevsai.features.histogram import BLOCK_CELLS, Pyramid, stack_blocks
 
 SECTORS = 6  # sectors of the hue: red, yellow, green, cyan, blue, magenta
 BRIGHTEST = 255
@@ -76,8 +76,8 @@ class ColorBlocks(nn.Module):
         super().__init__()
         self.cell_px = size_px // cells
         self.used_px = self.cell_px * cells
-        self.blocks = cells - 1  # along each side
-        self.dimensions = 4 * 6
+        self.blocks = cells - BLOCK_CELLS + 1  # along each side
+        self.dimensions = BLOCK_CELLS**2 * 6
 
     def forward(self, red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
         """Return descriptors N,blocks,blocks,24 float32.
@@ -95,6 +95,4 @@ class ColorBlocks(nn.Module):
             (reds + greens + blues) / 3,
         ]
         cells = torch.cat([torch.stack(opponents, dim=1), deviations], dim=1).permute(0, 2, 3, 1)
-        upper = torch.cat([cells[:, :-1, :-1], cells[:, :-1, 1:]], dim=3)
-        lower = torch.cat([cells[:, 1:, :-1], cells[:, 1:, 1:]], dim=3)
-        return torch.cat([upper, lower], dim=3)
+        return stack_blocks(cells).flatten(3)

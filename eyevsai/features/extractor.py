@@ -37,7 +37,8 @@ class Extractor(nn.Module):
     def __init__(self, settings: FeatureSettings, size_px: int) -> None:
         super().__init__()
         self.settings = settings
-        self.gradients = Gradients(settings.hog_orientations)
+        if self._uses("gradients"):
+            self.gradients = Gradients(settings.hog_orientations)
         self.groups: dict[str, slice] = {}
         for name in settings.groups:
             part = self._part(name, size_px)
@@ -62,14 +63,18 @@ class Extractor(nn.Module):
         return torch.cat(parts) if parts else torch.zeros(0, self.dimensions)
 
     @torch.inference_mode()
-    def extract_blocks(self, crops: Tensor, name: str) -> Tensor:
-        """Return the descriptors N,D float32 of all blocks of images, for a name ending in _words.
+    def extract_blocks(self, crops: Tensor) -> dict[str, Tensor]:
+        """Return the descriptors N,D float32 of all blocks of images, by group of visual words.
 
         Codebooks are fitted to them.
         """
-        describe = self.get_submodule(f"{name}.describe")
-        parts = [describe(*self._pixels(part)[PIXELS_OF[name]]) for part in crops.split(BATCH)]
-        return torch.cat(parts).flatten(0, 2)
+        parts: dict[str, list[Tensor]] = {name: [] for name in self.settings.word_groups}
+        for part in crops.split(BATCH):
+            pixels = self._pixels(part)
+            for name, blocks in parts.items():
+                describe = self.get_submodule(f"{name}.describe")
+                blocks.append(describe(*pixels[PIXELS_OF[name]]).flatten(0, 2))
+        return {name: torch.cat(blocks) for name, blocks in parts.items()}
 
     def _part(self, name: str, size_px: int) -> nn.Module:
         settings = self.settings
@@ -88,6 +93,9 @@ class Extractor(nn.Module):
         )
         return VisualWords(blocks, settings.words)
 
+    def _uses(self, kind: str) -> bool:
+        return any(PIXELS_OF[name] == kind for name in self.settings.groups)
+
     def _pixels(self, crops: Tensor) -> dict[str, Sequence[Tensor]]:
         """Return the arguments of the parts: the kinds in the values of PIXELS_OF, by name."""
         channels = (
@@ -95,11 +103,10 @@ class Extractor(nn.Module):
             .to(torch.float32, memory_format=torch.contiguous_format)
             .unbind()
         )
-        kinds = {PIXELS_OF[name] for name in self.settings.groups}
         pixels: dict[str, Sequence[Tensor]] = {"channels": channels}
-        if "grey" in kinds or not self.settings.hog_color:
+        if self._uses("grey") or not self.settings.hog_color:
             pixels["grey"] = [grey_levels(*channels)]
-        if "gradients" in kinds:
+        if self._uses("gradients"):
             source = channels if self.settings.hog_color else pixels["grey"]
             pixels["gradients"] = self.gradients(source)
         return pixels

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+BLOCK_CELLS = 2  # cells along each side of a block
+
 
 class RegionHistogram(nn.Module):
     """Histogram of each region of a square grid over an image.
@@ -57,6 +59,13 @@ class RegionHistogram(nn.Module):
         return sums.view(-1, self.rows, self.columns, self.bins)
 
 
+def stack_blocks(cells: Tensor) -> Tensor:
+    """Return the overlapping blocks of 2 x 2 cells: N,c,c,D -> N,c-1,c-1,2,2,D."""
+    upper = torch.stack([cells[:, :-1, :-1], cells[:, :-1, 1:]], dim=3)
+    lower = torch.stack([cells[:, 1:, :-1], cells[:, 1:, 1:]], dim=3)
+    return torch.stack([upper, lower], dim=3)
+
+
 class Pyramid(nn.Module):
     """Spatial pyramid: histograms in grids of 1, 2, 4 ... regions a side (Lazebnik et al. 2006)."""
 
@@ -69,9 +78,9 @@ class Pyramid(nn.Module):
     def forward(self, bins: Tensor) -> Tensor:
         """Return the relative frequencies N,D float32 of bins N,S,S int64, coarse grids first.
 
-        The histogram of each region sums to 1. Means of four counts
-        are exact in float32, and are divided once: equal frequencies are equal to the last bit, in
-        each runtime. Trees would otherwise split between two roundings of one frequency.
+        The histogram of each region sums to 1. Means of four counts are exact in float32, and are
+        divided once: equal frequencies are equal to the last bit, in each runtime. Trees would
+        otherwise split between two roundings of one frequency.
         """
         finest = self.histogram.sum_votes(bins).permute(0, 3, 1, 2)
         grids = [finest]

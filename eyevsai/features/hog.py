@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from eyevsai.features.histogram import RegionHistogram
+from eyevsai.features.histogram import BLOCK_CELLS, RegionHistogram, stack_blocks
 
-BLOCK_CELLS = 2  # cells along each side of a block
 EPS, CLIP = 1e-5, 0.2  # L2-Hys normalisation
 STEEPEST = 255  # maximum difference of two pixels
 SPAN = 2 * STEEPEST + 1  # number of possible differences
@@ -120,9 +119,7 @@ def _normalize_blocks(cells: Tensor, floor: Tensor) -> Tensor:
     Blocks are normalised, clipped and normalised again (Lowe 2004). `floor` (shape 1) is added to
     squared lengths.
     """
-    upper = torch.stack([cells[:, :-1, :-1], cells[:, :-1, 1:]], dim=3)
-    lower = torch.stack([cells[:, 1:, :-1], cells[:, 1:, 1:]], dim=3)
-    blocks = torch.stack([upper, lower], dim=3)
+    blocks = stack_blocks(cells)
     clipped = (blocks / _length(blocks, floor)).clamp(max=CLIP)
     return clipped / _length(clipped, floor)
 

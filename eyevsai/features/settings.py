@@ -44,7 +44,7 @@ class FeatureSettings(Settings):
         Choice(("8", "16", "both")),
         Doc(
             "Neighbours of local binary patterns (Ojala et al. 2002): 8 at radius 1, 16 at "
-            "radius 2. Both cost a third of the speed, and gain about a point of accuracy."
+            "radius 2. Both take a quarter of the speed, and add about a point of accuracy."
         ),
     ] = "8"
     color_hues: Annotated[int, Range(1, 64), Doc("Number of hue bins.")] = 8

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 COMPONENTS = 24  # dimensions of a descriptor in which words are compared
-VARIANCE_POWER = 0.5  # of the variance of a component that remains; 1 keeps all, 0 whitens
+VARIANCE_POWER = 0.5  # exponent of the variances of the components: 1 is PCA, 0 whitening
 VARIANCE_FLOOR = 1e-3  # of the largest variance: components below it are not scaled up further
 SOFTNESS = 1.5  # logit by which the nearest word leads the second, for the median descriptor
-SHARE_STEPS = 2**14
+SHARE_STEPS = 2**14  # shares are rounded to multiples of its inverse
 ITERATIONS = 30  # of k-means
 SAMPLE = 15_000  # descriptors to which a codebook is fitted
 SEED = 0

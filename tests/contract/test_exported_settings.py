@@ -72,7 +72,7 @@ GRAPH: dict[str, dict[str, tuple[Any, ...]]] = {
         "standardize": (False,),
         "reduction": ("none", "pca", "svd"),
         "components": (2,),
-        "discriminants": (False,),
+        "discriminant_shrinkage": (None,),
         "kernel": ("linear", "poly"),
         "gamma": (1e-4,),
         "degree": (1, 4),
@@ -98,7 +98,7 @@ NOT_GRAPH = """
     patience crop_scale crop_ratio flip rotation brightness contrast saturation random_erasing
     auto_augment mixup cutmix mixup_prob ema_decay threads device precision memory_efficient devices
     epochs C freeze_epochs fine_tune_epochs unfreeze_stages fine_tune_lr layer_decay feature_views
-    weights minutes head_solver initial_scale balance shrinkage
+    weights minutes head_solver initial_scale balance
 """
 VARIATIONS = [
     (family, variation)

@@ -169,16 +169,15 @@ def test_groups_stand_side_by_side_in_the_order_given(crops: Crops, size: int, g
 
 def fill_codebooks(extractor: Extractor, images: torch.Tensor) -> None:
     state = {}
-    for name in extractor.settings.word_groups:
-        blocks = extractor.extract_blocks(images, name).numpy()
-        weight, bias = fit_codebook(blocks, extractor.settings.words)
+    for name, blocks in extractor.extract_blocks(images).items():
+        weight, bias = fit_codebook(blocks.numpy(), extractor.settings.words)
         state |= {f"{name}.weight": weight, f"{name}.bias": bias}
     extractor.load_state_dict(state)
 
 
 def test_blocks_of_words_are_those_of_scikit_image(crops: Crops) -> None:
     extractor = Extractor(FeatureSettings(features="hog_words"), SIZE)
-    found = extractor.extract_blocks(torch.from_numpy(crops), "hog_words").numpy()
+    found = extractor.extract_blocks(torch.from_numpy(crops))["hog_words"].numpy()
     cell = SIZE // 16
     expected = [hog(each, 9, (cell, cell), (2, 2), channel_axis=-1) for each in crops]
     np.testing.assert_allclose(found, np.reshape(expected, (-1, 36)), atol=1e-5)

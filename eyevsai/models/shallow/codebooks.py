@@ -78,5 +78,5 @@ class _Blocks:
         crops = torch.cat(
             [self.preprocessing.crop(image[None]) for image in self.split.images(indices)]
         )
-        names = self.extractor.settings.word_groups
-        return {name: self.extractor.extract_blocks(crops, name).numpy() for name in names}
+        blocks = self.extractor.extract_blocks(crops)
+        return {name: descriptors.numpy() for name, descriptors in blocks.items()}

@@ -101,7 +101,7 @@ def fit_forest(
 ) -> Forest:
     """Fit scikit-learn's `RandomForestClassifier`, and convert it with thresholds off ties.
 
-    With `settings.discriminants`, the trees split the leading components and the linear
+    With a `settings.discriminant_shrinkage`, the trees split the leading components and the linear
     discriminants of the classes (Fisher 1936, Rao 1948), which are fitted to the same rows.
 
     Args:
@@ -140,9 +140,10 @@ def _fit_discriminants(
     """Return the K,A axes of the trees' inputs; None if the trees split the inputs themselves."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    if not settings.discriminants or settings.reduction == "none" or not inputs.var(0).any():
+    shrinkage = settings.discriminant_shrinkage
+    if shrinkage is None or settings.reduction == "none" or not inputs.var(0).any():
         return None
-    analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=settings.shrinkage)
+    analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage=shrinkage)
     analysis.fit(inputs, labels)
     most = min(len(np.unique(labels)) - 1, inputs.shape[1])
     leading = np.eye(inputs.shape[1])[:, :LEADING_COMPONENTS]

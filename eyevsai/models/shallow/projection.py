@@ -50,12 +50,15 @@ def fit_projection(
         np.zeros(dimensions) if scaler.mean_ is None or not settings.standardize else scaler.mean_
     )
     scale = np.ones(dimensions) if scaler.scale_ is None else 1 / scaler.scale_
-    factors = _balance(scaler.transform(features), groups) if settings.balance else 1.0
-    scale = scale * factors
+    scaled: Array = scaler.transform(features)
+    if settings.balance:
+        factors = _balance(scaled, groups)
+        scale = scale * factors
+        scaled *= factors.astype(np.float32)
     tensors = {"mean": torch.from_numpy(mean), "scale": torch.from_numpy(scale)}
     if settings.reduction == "none":
         return Projection(**tensors)
-    axes, center = _fit_axes(settings, scaler.transform(features) * factors, seed)
+    axes, center = _fit_axes(settings, scaled, seed)
     tensors["mean"] = tensors["mean"] + torch.from_numpy(center) / tensors["scale"]
     return Projection(**tensors, axes=torch.from_numpy(np.ascontiguousarray(axes.T)))
 

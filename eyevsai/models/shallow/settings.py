@@ -84,22 +84,18 @@ class SvmSettings(ShallowSettings):
 class ForestSettings(ShallowSettings):
     """Random forest: trees fitted to random subsets of images and features."""
 
-    LEGACY: ClassVar[Mapping[str, Any]] = {**ShallowSettings.LEGACY, "discriminants": False}
+    LEGACY: ClassVar[Mapping[str, Any]] = {**ShallowSettings.LEGACY, "discriminant_shrinkage": None}
 
     reduction: str = "pca"
-    discriminants: Annotated[
-        bool,
+    discriminant_shrinkage: Annotated[
+        float | None,
+        Range(0.01, 1.0),
+        Search(Range(0.1, 0.9)),
         When("reduction", ("pca", "svd")),
         Doc(
-            "Split linear discriminants of the classes besides the first 50 components (Rao 1948)."
+            "Shrinkage of the linear discriminants of the classes, which trees split besides the "
+            "first 50 components (Rao 1948); an empty value leaves the discriminants out."
         ),
-    ] = True
-    shrinkage: Annotated[
-        float,
-        Range(0.0, 1.0),
-        Search(Range(0.1, 0.9)),
-        When("discriminants", (True,)),
-        Doc("Shrinkage of the covariance of discriminants; larger values regularise more."),
     ] = 0.4
     n_estimators: Annotated[
         int, Range(1, 5000), Search(Choice((100, 200, 500))), Doc("Number of trees.")

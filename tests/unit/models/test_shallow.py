@@ -30,6 +30,8 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.explanation.permutation_importance import permutation_importance
 from eyevsai.features.extractor import Extractor
+from eyevsai.models.serialization import add_checksum, load, save
+from eyevsai.models.shallow import svm
 from eyevsai.models.shallow.calibration import fit_temperature
 from eyevsai.models.shallow.forest import fit_forest, read_forest
 from eyevsai.models.shallow.learner import ShallowLearner
@@ -60,8 +62,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "standardize": ({}, False),
     "reduction": ({}, "svd"),
     "components": ({"reduction": "pca"}, 3),
-    "discriminants": ({}, False),
-    "shrinkage": ({}, 0.9),
+    "discriminant_shrinkage": ({}, None),
     "C": ({}, 0.01),
     "kernel": ({}, "linear"),
     "gamma": ({}, 0.5),
@@ -181,9 +182,15 @@ def inputs(
 @pytest.mark.xdist_group("inputs")  # one worker describes the photographs
 @pytest.mark.parametrize("kernel", ["linear", "rbf", "poly"])
 @pytest.mark.parametrize("num_classes", [2, 7])
+@pytest.mark.parametrize("shared_rows", [0, 6000])
 def test_machines_decide_as_scikit_learns(
-    inputs: tuple[np.ndarray, np.ndarray, np.ndarray], kernel: str, num_classes: int
+    inputs: tuple[np.ndarray, np.ndarray, np.ndarray],
+    kernel: str,
+    num_classes: int,
+    shared_rows: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(svm, "SHARED_KERNEL_ROWS", shared_rows)
     features, labels, others = inputs
     features, labels = features[labels < num_classes], labels[labels < num_classes]
     settings = SvmSettings(kernel=kernel, C=2.0, gamma=0.01)
@@ -231,7 +238,7 @@ def test_trees_split_components_and_discriminants_as_scikit_learns() -> None:
         random.normal(size=(300, 60)) + np.eye(60)[labels],
         random.normal(size=(50, 60)),
     )
-    settings = ForestSettings(n_estimators=20, max_depth=None, shrinkage=0.3)
+    settings = ForestSettings(n_estimators=20, max_depth=None, discriminant_shrinkage=0.3)
     forest = fit_forest(settings, inputs, labels, np.ones(300), seed=0, threads=1)
     peer = make_pipeline(
         make_union(
@@ -410,12 +417,36 @@ def test_importance_finds_the_feature_that_tells_the_classes() -> None:
         ({"features": "hog,lpb"}, "Did you mean 'lbp'"),
         ({"features": "hog,hog"}, "has a duplicate"),
         ({"image_size": 32, "hog_cells": 20}, "--image-size 32 is too small for --hog-cells 20"),
+        ({"image_size": 32, "word_cells": 20}, "--image-size 32 is too small for --word-cells 20"),
+        ({"features": "words"}, "Did you mean"),
+        ({"discriminant_shrinkage": 0.0, "variation": "rf_hog_lbp"}, "is not allowed"),
         ({"C": 0.0}, "--C 0.0 is not allowed"),
     ],
 )
 def test_a_wrong_setting_is_told(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         compose_train({"model": "shallow", **given})
+
+
+@pytest.mark.parametrize("base", [SVM, FOREST], ids=["svm", "forest"])
+def test_model_saved_before_visual_words_existed_predicts_as_before(
+    data: Callable[[int], Data], base: ShallowSettings, tmp_path: Path
+) -> None:
+    former: dict[str, Any] = {"features": "hog,lbp,color", "lbp_neighbours": "both"}
+    added: dict[str, Any] = {"balance": False}
+    if isinstance(base, ForestSettings):
+        former["reduction"] = "none"
+        added["discriminant_shrinkage"] = None
+    learner = fitted(data, replace(base, **former, **added))
+    save(learner, tmp_path)
+    card = json.loads((tmp_path / "model.json").read_text())
+    for name in (*added, "words", "word_cells"):
+        del card["settings"][name]
+    (tmp_path / "model.json").write_text(json.dumps(add_checksum(card)))
+    restored = load(tmp_path)
+    assert restored.settings == learner.settings
+    images = data(32).valid.arrays()
+    np.testing.assert_array_equal(restored.predict_proba(images), learner.predict_proba(images))
 
 
 def test_a_class_too_small_to_calibrate_is_named() -> None:
