@@ -17,8 +17,8 @@ from eyevsai.models.shallow.tensor_module import TensorModule
 KERNELS = ("linear", "rbf", "poly")
 KERNEL_STEPS, WEIGHT_STEPS = 2**8, 2**15  # their product, 2**23, is exact in float32
 CACHE_MB = 256  # libsvm's cache of kernel rows, for each machine being fitted
-# With at most as many images, their kernel (288 MB) is computed once for all classes, several times
-# faster than libsvm's rows for each class.
+# With at most as many images, their kernel (288 MB) is computed once for all classes: the fit takes
+# two thirds of the time that it takes with the rows that libsvm computes for each class.
 SHARED_KERNEL_ROWS = 6000
 
 
