@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,17 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.settings import list_settings
 from eyevsai.data.dataset import Split
-from eyevsai.data.parallel import parallel_map
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.seeding import derive_seed
-from eyevsai.features.extractor import VERSION, Extractor
-from eyevsai.features.settings import FeatureSettings
+from eyevsai.features.extractor import Extractor
 from eyevsai.models.inference_module import InferenceModule
 from eyevsai.models.learner import Images
 from eyevsai.models.shallow.calibration import FOLDS, Temperature, fit_temperature
-from eyevsai.models.shallow.codebooks import fit_codebooks
+from eyevsai.models.shallow.extraction import extract_features, fit_codebooks
 from eyevsai.models.shallow.forest import Forest, fit_forest
 from eyevsai.models.shallow.projection import Projection, fit_projection
 from eyevsai.models.shallow.settings import ShallowSettings
@@ -91,10 +86,7 @@ class ShallowLearner:
         del checkpoints, pace  # a single pass, which cannot be resumed
         if self.settings.threads:
             torch.set_num_threads(self.settings.threads)
-        key = self._feature_key()
-        self.extractor.load_state_dict(
-            fit_codebooks(self.extractor, self.preprocessing, train, key)
-        )
+        self.extractor.load_state_dict(fit_codebooks(self.extractor, self.preprocessing, train))
         start = time.perf_counter()
         features = self.extract(train)
         rate = len(train) / (time.perf_counter() - start)
@@ -213,26 +205,7 @@ class ShallowLearner:
 
         They are read from the cache, or computed in worker processes and stored in it.
         """
-        tensors = self.extractor.state_dict()
-        digest = hashlib.sha256(b"".join(each.numpy().tobytes() for each in tensors.values()))
-        key = f"{self._feature_key()}/{digest.hexdigest() if tensors else ''}"
-        return split.cached_features(key, lambda: self._extract(split))
-
-    def _feature_key(self) -> str:
-        """Return what features depend on besides the images and the codebooks."""
-        feature_settings = {
-            each.name: getattr(self.settings, each.name) for each in list_settings(FeatureSettings)
-        }
-        return f"{VERSION}/{self.preprocessing.to_json()}/{feature_settings}"
-
-    def _extract(self, split: Split) -> Tensor:
-        task = _Extraction(split, self.preprocessing, self.extractor)
-        features = torch.empty(len(split), self.extractor.dimensions)
-        start = 0
-        for part in parallel_map(task, range(len(split)), "Extracting features"):
-            features[start : start + len(part)] = torch.from_numpy(part)
-            start += len(part)
-        return features
+        return extract_features(self.extractor, self.preprocessing, split)
 
     def _score(self, features: Tensor, labels: npt.NDArray[np.int64]) -> dict[str, float]:
         """Return loss (mean negative log likelihood) and accuracy."""
@@ -293,17 +266,3 @@ class _Fit:
             return torch.cat([estimator(batch) for batch in batches])
 
         return score
-
-
-@dataclass(frozen=True)
-class _Extraction:
-    """Task of a worker process: from indices of a split to features N,D float32."""
-
-    split: Split
-    preprocessing: Preprocessing
-    extractor: Extractor
-
-    def __call__(self, indices: Sequence[int]) -> npt.NDArray[np.float32]:
-        crops = [self.preprocessing.crop(image[None]) for image in self.split.images(indices)]
-        features: npt.NDArray[np.float32] = self.extractor.extract(torch.cat(crops)).numpy()
-        return features

@@ -25,13 +25,13 @@ from eyevsai.config import compose_train
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import list_settings
 from eyevsai.data import parallel
-from eyevsai.data.dataset import Data, Split, load_dataset
+from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.explanation.permutation_importance import permutation_importance
 from eyevsai.features.extractor import Extractor
 from eyevsai.models.serialization import add_checksum, load, save
-from eyevsai.models.shallow import svm
+from eyevsai.models.shallow import extraction, svm
 from eyevsai.models.shallow.calibration import fit_temperature
 from eyevsai.models.shallow.forest import fit_forest, read_forest
 from eyevsai.models.shallow.learner import ShallowLearner
@@ -128,10 +128,11 @@ def test_images_are_described_once_for_all_estimators(
 ) -> None:
     first = fitted(data, SVM)
 
-    def refuse(learner: ShallowLearner, split: Split) -> torch.Tensor:
+    def refuse(*_: object) -> torch.Tensor:
         raise AssertionError("images were described again")
 
-    monkeypatch.setattr(ShallowLearner, "_extract", refuse)
+    monkeypatch.setattr(extraction, "_extract", refuse)
+    monkeypatch.setattr(extraction, "_fit_table", refuse)
     assert (
         fitted(data, replace(SVM, C=0.01)).temperature_.state_dict()
         != first.temperature_.state_dict()
