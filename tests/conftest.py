@@ -85,6 +85,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, cache_dir: Path, tmp_path
     for name in list(os.environ):
         if name.startswith(("MLFLOW_", "EYEVSAI_")):
             monkeypatch.delenv(name)
+    # its thread changes os.environ, on which requests of other threads fail while they read it
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.setenv("EYEVSAI_CACHE", str(cache_dir))
     monkeypatch.setenv("EYEVSAI_STATE", str(tmp_path / "state"))
 

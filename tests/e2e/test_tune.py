@@ -276,7 +276,7 @@ def test_a_grid_larger_than_n_trials_is_sampled(
     eyevsai: Eyevsai, stripes: Path, tmp_path: Path
 ) -> None:
     done = eyevsai("tune", *flags(**FOREST, data=stripes, sampler="grid", n_trials=2))
-    assert "Grid of 132 points, more than --n-trials 2: " in done.stderr
+    assert "Grid of 492 points, more than --n-trials 2: " in done.stderr
     assert "Narrow the grid with --space" in done.stderr
     (parent,), trials = study_and_trials()
     assert (len(trials), parent.data.tags["grid_complete"]) == (2, "false")
