@@ -77,8 +77,8 @@ class TrialKeywords(TypedDict, total=False):
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     memory_efficient: bool
     channels_last: bool
-    epochs: int
     initial_scale: float
+    epochs: int
     width: int
     convolutions: int
     pooling: Literal["early", "late"]
@@ -120,9 +120,11 @@ class TrialKeywords(TypedDict, total=False):
     min_samples_leaf: int
     freeze_epochs: int
     fine_tune_epochs: int
+    unfreezing: Literal["together", "gradual"]
     unfreeze_stages: int
     fine_tune_lr: float
     layer_decay: float
+    wise_ft: bool
     feature_views: int
     weights: Text
     mean: Text | None

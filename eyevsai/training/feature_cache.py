@@ -16,17 +16,21 @@ from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.seeding import make_generator
 from eyevsai.data.settings import AugmentationSettings
+from eyevsai.training.device import find_precision
 from eyevsai.training.inference import evaluating
 from eyevsai.training.settings import UnfreezingSettings
 from eyevsai.training.staged_network import EVAL_BATCH, StagedNetwork
 
-VERSION = 1  # to be increased when the same backbone yields other features
+VERSION = 2  # to be increased when the same backbone yields other features
 
 
 class FeatureCache:
-    """Backbone features of augmented views of the train images, and of the plain valid images.
+    """Backbone features of views of the train images, and of the valid images as they are.
 
-    Views are drawn with a fixed seed, so that all runs and trials on the same split share them.
+    The first view shows the train images as they are, the others are augmented. Views are drawn
+    with a fixed seed, so that all runs and trials on the same split share them. The features of
+    train images are computed in the precision of the training, those of valid images in float32, as
+    predictions are.
     """
 
     def __init__(self, settings: UnfreezingSettings) -> None:
@@ -61,15 +65,19 @@ class FeatureCache:
         self.train, self.valid = [], []
         self.train_labels, self.valid_labels = train.labels, valid.labels
         for number in range(self.settings.feature_views):
-            source = f"{digest}/{self._augmentation()}/{number}"
             label = f"Features, view {number + 1} of {self.settings.feature_views}"
-            self.train.append(
-                extractor.load(train, source, label, self._view(train, preprocessing, number))
-            )
+            if number:
+                source = f"{digest}/{self._augmentation()}/{number}"
+                inputs = self._view(train, preprocessing, number)
+            else:
+                source, inputs = f"{digest}/as it is/False", _center_crops(train, preprocessing)
+            self.train.append(extractor.load(train, source, label, inputs, is_train=True))
         for mirror in (False, True) if self.settings.tta_flip else (False,):
             source = f"{digest}/as it is/{mirror}"
             inputs = _center_crops(valid, preprocessing, mirror)
-            self.valid.append(extractor.load(valid, source, "Features of valid", inputs))
+            self.valid.append(
+                extractor.load(valid, source, "Features of valid", inputs, is_train=False)
+            )
 
     def release(self) -> None:
         """Free the memory of the features once no epoch needs them."""
@@ -103,7 +111,9 @@ class FeatureCache:
             yield augment(images, self.settings, preprocessing, generator, torch.device("cpu"))
 
 
-def _center_crops(split: Split, preprocessing: Preprocessing, mirror: bool) -> Iterator[Tensor]:
+def _center_crops(
+    split: Split, preprocessing: Preprocessing, mirror: bool = False
+) -> Iterator[Tensor]:
     for start in range(0, len(split), EVAL_BATCH):
         images = split.images(range(start, min(start + EVAL_BATCH, len(split))))
         batch = preprocessing.normalize(
@@ -126,9 +136,18 @@ class _FeatureExtractor:
         self.preprocessing = preprocessing
         self.device = next(network.parameters()).device
         self.layout = torch.channels_last if settings.channels_last else torch.contiguous_format
+        self.precision = find_precision(settings.precision, self.device)
         self.stop = stop
 
-    def load(self, split: Split, source: str, label: str, batches: Iterator[Tensor]) -> Tensor:
+    def load(
+        self,
+        split: Split,
+        source: str,
+        label: str,
+        batches: Iterator[Tensor],
+        *,
+        is_train: bool,
+    ) -> Tensor:
         """Return the features of a split from the cache folder; compute and store missing ones.
 
         Args:
@@ -136,7 +155,9 @@ class _FeatureExtractor:
             source: text that identifies backbone and view in the cache key.
             label: label of the progress bar.
             batches: inputs of the network, B,3,S,S float32; read only if features are missing.
+            is_train: compute in the precision of the training instead of float32.
         """
+        precision = self.precision if is_train else torch.float32
         tracked = track(batches, label, unit=EVAL_BATCH, total=len(split))
         # These values can change the last bit of a feature. As part of the key, they ensure that a
         # resumed run uses the same features as before.
@@ -146,21 +167,25 @@ class _FeatureExtractor:
             self.device.type,
             torch.get_num_threads(),
             str(self.layout),
+            str(precision),
             *_versions(),
         )
         key = f"{environment}/{self.preprocessing.to_json()}/{source}"
         return split.cached_features(
-            key, lambda: self._compute(tracked, len(split)), self.stop.check
+            key, lambda: self._compute(tracked, len(split), precision), self.stop.check
         )
 
     @torch.no_grad()
-    def _compute(self, batches: Iterator[Tensor], count: int) -> Tensor:
+    def _compute(self, batches: Iterator[Tensor], count: int, precision: torch.dtype) -> Tensor:
         features, start = torch.empty(0), 0
         with evaluating(self.network):
             for batch in batches:
                 self.stop.check()
                 inputs = batch.to(self.device).contiguous(memory_format=self.layout)
-                rows = self.network.extract_features(inputs).float().cpu()
+                with torch.autocast(
+                    self.device.type, precision, enabled=precision != torch.float32
+                ):
+                    rows = self.network.extract_features(inputs).float().cpu()
                 if not start:
                     features = torch.empty(count, rows.shape[1])
                 features[start : start + len(rows)] = rows

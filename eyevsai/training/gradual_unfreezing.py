@@ -44,6 +44,8 @@ class GradualUnfreezing(TrainingStrategy):
         settings, fine_tune_epoch = self.settings, epoch - self.settings.frozen_epochs
         if fine_tune_epoch <= 0 or not settings.fine_tune_epochs:
             return 0
+        if settings.unfreezing == "together":
+            return settings.unfreeze_stages
         return math.ceil(
             min(fine_tune_epoch, settings.fine_tune_epochs)
             * settings.unfreeze_stages
@@ -76,6 +78,17 @@ class GradualUnfreezing(TrainingStrategy):
         return [rate] + [
             rate * settings.layer_decay**depth for depth in range(len(self.network.stages))
         ]
+
+    def image_size_at(self, epoch: float) -> int:
+        return self.image_sizes.size_at(self._fine_tuning_share(epoch))
+
+    def cost_at(self, epoch: float) -> float:
+        return self.image_sizes.cost_at(self._fine_tuning_share(epoch))
+
+    def _fine_tuning_share(self, epoch: float) -> float:
+        """Return the share of the fine-tuning that has passed `epoch` epochs after the start."""
+        settings = self.settings
+        return max(0.0, epoch - settings.frozen_epochs) / max(settings.fine_tune_epochs, 1)
 
     def end_epoch(self, epoch: int, valid_loss: float) -> None:
         self.schedules[epoch > self.settings.frozen_epochs].end_epoch(valid_loss)
@@ -142,6 +155,14 @@ class GradualUnfreezing(TrainingStrategy):
 
     def trained_module(self, epoch: int) -> nn.Module:
         return self.network if self.num_unfrozen(epoch) else self.network.head
+
+    def is_fine_tuning(self, epoch: int) -> bool:
+        return self.num_unfrozen(epoch) > 0
+
+    @property
+    def averaged_from(self) -> Set[str]:
+        """Names of the backbone, if the head is trained before it is fine-tuned."""
+        return self.unchanged(1) if self.settings.averages_weights else frozenset()
 
     def unchanged(self, epoch: int) -> Set[str]:
         """Return the names in the network's state that belong to stages frozen in `epoch`."""

@@ -136,9 +136,9 @@ class TimedPace(_RecordedPositions):
     """Pace of a training that ends with its time budget.
 
     The window of the training begins with the first step, or with the first step after
-    `untimed_epochs`. It ends so early that two evaluations of the valid split fit: that of the last
-    epoch, and that of the best weights. When steps become slower, the times that are reserved for
-    the end grow in proportion.
+    `untimed_epochs`. It ends so early that the last evaluations of the valid split fit: that of the
+    last epoch, those of averages of weights, and that of the best weights. When steps become
+    slower, the times that are reserved for the end grow in proportion.
     """
 
     def __init__(
@@ -149,6 +149,7 @@ class TimedPace(_RecordedPositions):
         *,
         step_s: float = 0.0,
         has_features: bool = False,
+        num_averages: int = 0,
     ) -> None:
         """Configure the pace.
 
@@ -158,11 +159,13 @@ class TimedPace(_RecordedPositions):
             untimed_epochs: epochs at the start that are as long as without a budget.
             step_s: seconds of a step when `evaluation_s` was measured; 0 if unknown.
             has_features: timed epochs use cached features, not the whole network.
+            num_averages: averages of weights that are evaluated after the last epoch.
         """
         super().__init__()
         self.budget = budget
         self.untimed_epochs = untimed_epochs
         self.has_features = has_features
+        self.num_averages = num_averages
         self._evaluation_s = evaluation_s  # after an epoch
         self._final_evaluation_s = evaluation_s  # of the best weights
         self._window_starts_s: float | None = None  # in seconds of the budget
@@ -230,7 +233,7 @@ class TimedPace(_RecordedPositions):
     def _reserved_s(self) -> float:
         """Return the seconds that evaluations and the end of the run are expected to take."""
         tail_s = self.budget.tail_s * _ratio(self._step_s, self._fastest_step_s)
-        evaluations_s = self._evaluation_s + self._final_evaluation_s
+        evaluations_s = self._evaluation_s + (1 + self.num_averages) * self._final_evaluation_s
         return tail_s + evaluations_s * _ratio(self._step_s, self._evaluated_step_s)
 
     def state_dict(self) -> dict[str, Any]:

@@ -204,6 +204,17 @@ class TrainingSettings(
 ):
     """Settings that all torch families inherit."""
 
+    initial_scale: Annotated[
+        float,
+        Range(0.25, 1),
+        Doc(
+            "Size of the first training images relative to --image-size; it rises linearly over "
+            "the first three quarters of the training, in multiples of 16 px (progressive "
+            "resizing); 1 is off. With a pretrained backbone, the training is that of the "
+            "fine-tuning."
+        ),
+    ] = 1.0
+
     def __post_init__(self) -> None:
         super().__post_init__()
         minimum = 2 * self.num_micro_batches * self.devices
@@ -226,7 +237,7 @@ class TrainingSettings(
     @property
     def image_sizes(self) -> ImageSizes:
         """Sizes of the training images."""
-        return ImageSizes(self.image_size)
+        return ImageSizes(self.image_size, self.initial_scale)
 
     @property
     def num_micro_batches(self) -> int:
@@ -245,19 +256,7 @@ class NetworkSettings(TrainingSettings):
     lr: float = 6e-3
     weight_decay: float = 0.05
     epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the train split.")] = 30
-    initial_scale: Annotated[
-        float,
-        Range(0.25, 1),
-        Doc(
-            "Size of the first training images relative to --image-size; it rises linearly over "
-            "the first three quarters of the training, in multiples of 16 px (progressive "
-            "resizing); 1 is off."
-        ),
-    ] = 0.5
-
-    @property
-    def image_sizes(self) -> ImageSizes:
-        return ImageSizes(self.image_size, self.initial_scale)
+    initial_scale: float = 0.5
 
     @property
     def phases(self) -> tuple[int, ...]:
@@ -304,34 +303,50 @@ class UnfreezingSettings(TrainingSettings):
         int,
         Range(0, 10_000),
         Search(Range(1, 10)),
-        Doc(
-            "Epochs after --freeze-epochs, over which the backbone is unfrozen stage by stage from "
-            "the top (Howard & Ruder 2018)."
-        ),
+        Doc("Epochs after --freeze-epochs, which train the backbone, too."),
     ] = 8
+    unfreezing: Annotated[
+        str,
+        Choice(("together", "gradual")),
+        Search(Choice(("together", "gradual"))),
+        Doc(
+            "How fine-tuning unfreezes the backbone. together: all --unfreeze-stages in its first "
+            "epoch (Kumar et al. 2022); gradual: stage by stage from the top (Howard & Ruder 2018)."
+        ),
+    ] = "together"
     unfreeze_stages: Annotated[
         int,
         Range(1, 5),
         Search(Choice((1, 2, 3, 4, 5))),
-        Doc("Number of the backbone's five stages that are unfrozen in the end."),
-    ] = 3
+        Doc("Number of the backbone's five stages that are unfrozen in the end, from the top."),
+    ] = 4
     fine_tune_lr: Annotated[
         float,
         Range(1e-7, 1.0, log=True),
         Search(Range(1e-5, 1e-2, log=True)),
         Doc("Peak learning rate of head and top stage during fine-tuning."),
-    ] = 5e-4
+    ] = 1e-3
     layer_decay: Annotated[
         float,
         Range(0.01, 1.0),
         Search(Range(0.2, 1.0)),
         Doc("Factor of the learning rate from each stage to the one below (Howard & Ruder 2018)."),
-    ] = 0.5
+    ] = 0.7
+    wise_ft: Annotated[
+        bool,
+        Doc(
+            "At the end, average the fine-tuned weights with those before fine-tuning, with the "
+            "share that has the highest valid accuracy (WiSE-FT, Wortsman et al. 2022)."
+        ),
+    ] = True
     feature_views: Annotated[
         int,
         Range(1, 64),
-        Doc("Augmented views per image whose features are cached for the frozen epochs."),
-    ] = 3
+        Doc(
+            "Views per image whose features are cached for the frozen epochs: the image as it is, "
+            "then augmented views."
+        ),
+    ] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -350,6 +365,11 @@ class UnfreezingSettings(TrainingSettings):
     def solves_head(self) -> bool:
         """True if the head is solved on the frozen features, instead of trained by steps."""
         return False
+
+    @property
+    def averages_weights(self) -> bool:
+        """True if the weights before and after fine-tuning are averaged."""
+        return self.wise_ft and self.frozen_epochs > 0 and self.fine_tune_epochs > 0
 
     @property
     def frozen_epochs(self) -> int:

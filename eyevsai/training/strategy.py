@@ -112,6 +112,19 @@ class TrainingStrategy:
         """Return the module that takes the inputs of an epoch."""
         return self.network
 
+    def is_fine_tuning(self, epoch: int) -> bool:  # noqa: ARG002
+        """Return True if an epoch trains a pretrained backbone."""
+        return False
+
+    @property
+    def averaged_from(self) -> Set[str]:
+        """Names in the network's state that are averaged with their values before fine-tuning.
+
+        The rest is averaged with its values at the start of the fine-tuning; if the set is empty,
+        nothing is averaged.
+        """
+        return frozenset()
+
     def unchanged(self, epoch: int) -> Set[str]:  # noqa: ARG002
         """Return the names in the network's state that no epoch up to `epoch` changes."""
         return frozenset()

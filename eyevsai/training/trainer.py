@@ -36,6 +36,7 @@ from eyevsai.training.trainer_state import (
     load_state_dict,
     state_dict,
 )
+from eyevsai.training.weight_averaging import WeightAverager
 
 log = logging.getLogger("eyevsai")
 
@@ -117,6 +118,9 @@ class Trainer:
                 metrics = self._train_epoch(epoch) | self._evaluate_timed(valid)
                 self.strategy.end_epoch(self._pace.phase(epoch), metrics["valid/loss"])
                 self._keep_best(epoch, metrics)
+                self._state.is_finished = self._is_last(epoch)
+                if self._state.is_finished:
+                    metrics |= self._average_weights(epoch, metrics, valid)
                 self._state.end_epoch(metrics)
                 self._save()  # before `on_epoch`, so that no reported epoch can get lost
                 on_epoch(epoch, metrics)
@@ -125,10 +129,13 @@ class Trainer:
         self.network.requires_grad_(True).eval()
 
     def _is_finished(self) -> bool:
-        state = self._state
-        if self._pace.is_over(state.epoch):
+        return self._state.is_finished or self._pace.is_over(self._state.epoch)
+
+    def _is_last(self, epoch: int) -> bool:
+        """Return True if the training ends after `epoch`."""
+        if self._pace.is_over(epoch + 1):
             return True
-        num_epochs = self.strategy.epochs_without_improvement(len(state.history), state.best_epoch)
+        num_epochs = self.strategy.epochs_without_improvement(epoch, self._state.best_epoch)
         if should_stop_early(self.settings.patience, num_epochs):
             log.info("Stopping: no better valid/accuracy for %d epochs.", self.settings.patience)
             return True
@@ -164,6 +171,7 @@ class Trainer:
         )
         self._best_state: dict[str, Tensor] = {}
         self._ema = ModelEma(self.network, self.settings.ema_decay)
+        self._averager = WeightAverager(self.network, self.strategy.averaged_from)
         self._dropouts = [
             (each, each.p) for each in self.network.modules() if isinstance(each, nn.Dropout)
         ]
@@ -187,7 +195,13 @@ class Trainer:
     def _components(self) -> Components:
         unchanged = self.strategy.unchanged(self._pace.phase(self._state.epoch))
         return Components(
-            self.strategy, self._optimizer, self._scaler, self._ema, self._best_state, unchanged
+            self.strategy,
+            self._optimizer,
+            self._scaler,
+            self._ema,
+            self._averager,
+            self._best_state,
+            unchanged,
         )
 
     def _train_epoch(self, epoch: int) -> EpochMetrics:
@@ -195,6 +209,8 @@ class Trainer:
         strategy_metrics = self.strategy.begin_epoch(self._phase)
         self._group.begin_epoch(self.network)
         self._unchanged = self.strategy.unchanged(self._phase)
+        if self.strategy.is_fine_tuning(self._phase):
+            self._averager.begin_fine_tuning(self._ema.eval_model)
         if (solved := self._solve(epoch)) is not None:
             return solved | strategy_metrics
         state, start_s = self._state, time.perf_counter() - self._state.seconds
@@ -375,6 +391,32 @@ class Trainer:
                 "float32."
             )
         return {"valid/loss": loss, "valid/accuracy": accuracy}
+
+    def _average_weights(self, epoch: int, metrics: EpochMetrics, valid: Split) -> EpochMetrics:
+        """Replace the weights of the last epoch by a better average; see `WeightAverager`.
+
+        Returns:
+            The metrics of the best average, and its share of the fine-tuned weights; those of the
+            epoch if it is better than all averages.
+        """
+        if not self._averager.is_ready:
+            return {}
+        best: EpochMetrics = {name: metrics[name] for name in ("valid/loss", "valid/accuracy")}
+        best["fine_tuned_share"] = 1.0
+        for share in self._averager.averages(self._ema.eval_model):
+            self._group.check(self._checkpoints.stop)
+            candidate = self._evaluate(valid)
+            self._keep_best(epoch, candidate)
+            if selection_key(candidate) > selection_key(best):
+                best = candidate | {"fine_tuned_share": share}
+        log.info(
+            "Averages with the weights before fine-tuning: valid accuracy %.4f with a share of "
+            "%.1f of the fine-tuned weights; %.4f with these alone.",
+            best["valid/accuracy"],
+            best["fine_tuned_share"],
+            metrics["valid/accuracy"],
+        )
+        return best
 
     def _keep_best(self, epoch: int, metrics: EpochMetrics) -> None:
         if selection_key(metrics) > self._state.best_key:

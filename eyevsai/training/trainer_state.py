@@ -13,6 +13,7 @@ from torch import Tensor
 from eyevsai.training.checkpoint import Checkpoint
 from eyevsai.training.ema import ModelEma
 from eyevsai.training.strategy import TrainingStrategy
+from eyevsai.training.weight_averaging import WeightAverager
 
 EpochMetrics = dict[str, float]
 SUMS = ("loss", "correct")
@@ -32,6 +33,7 @@ class TrainerState:
     best_epoch: int = 0
     best_key: tuple[float, float] = (-math.inf, -math.inf)
     pace: dict[str, Any] = field(default_factory=dict)  # state of the pace
+    is_finished: bool = False  # the last epoch of the history is that of the training
 
     @property
     def epoch(self) -> int:
@@ -53,6 +55,7 @@ class Components:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     ema: ModelEma
+    averager: WeightAverager
     best: dict[str, Tensor]  # weights of the best epoch; empty before the end of the first one
     unchanged: Set[str]  # names in the network's state that no epoch has changed yet
 
@@ -69,6 +72,7 @@ def state_dict(
     tensors = {
         **_prefixed("network", _without(unchanged, parts.strategy.network.state_dict())),
         **_prefixed("ema", parts.ema.state_dict(unchanged)),
+        **_prefixed("averager", parts.averager.state_dict()),
         **_prefixed("best", _without(unchanged, parts.best)),
         **_prefixed("optimizer", _optimizer_tensors(parts.optimizer)),
         **_prefixed("trainer", {name: getattr(progress, name) for name in SUMS}),
@@ -106,6 +110,7 @@ def load_state_dict(
         )
     network.load_state_dict(network.state_dict() | _without_prefix("network", tensors))
     parts.ema.load_state_dict(_without_prefix("ema", tensors))
+    parts.averager.load_state_dict(_without_prefix("averager", tensors))
     _load_optimizer(parts.optimizer, _without_prefix("optimizer", tensors))
     if parts.scaler.is_enabled():
         parts.scaler.load_state_dict(state["scaler"])

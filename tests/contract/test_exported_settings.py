@@ -98,7 +98,7 @@ NOT_GRAPH = """
     patience crop_scale crop_ratio flip rotation brightness contrast saturation random_erasing
     auto_augment mixup cutmix mixup_prob ema_decay threads device precision memory_efficient devices
     epochs C freeze_epochs fine_tune_epochs unfreeze_stages fine_tune_lr layer_decay feature_views
-    weights minutes head_solver initial_scale balance
+    weights minutes head_solver initial_scale balance unfreezing wise_ft
 """
 VARIATIONS = [
     (family, variation)

@@ -23,11 +23,14 @@ class TransferSettings(UnfreezingSettings):
     """Settings of all variations: a pretrained backbone and a new head."""
 
     PANEL: ClassVar[str] = "transfer"
-    # Photographs of 119 px were classified better at 192 px than at 128 px: benchmarks/RESULTS.md.
-    SMALLEST_DEFAULT: ClassVar[int] = 192
+    # Photographs of 119 px are classified better at 224 px than at 192 px, and there better than
+    # at 128 px: docs/decisions/044-fine-tuning.md.
+    SMALLEST_DEFAULT: ClassVar[int] = 224
     LEGACY: ClassVar[Mapping[str, Any]] = {"head_solver": "sgd"}
 
-    image_size: int = 192
+    image_size: int = 224
+    crop_scale: float = 0.5
+    label_smoothing: float = 0.0
     batch_size: Annotated[
         int, Range(2, 4096), Search(Choice((16, 32, 64))), Doc(BATCH_SIZE_DOC)
     ] = 32
@@ -78,7 +81,7 @@ class TransferSettings(UnfreezingSettings):
     ] = "auto"
     dropout: Annotated[
         float, Range(0, 0.9), Search(Range(0.0, 0.5)), Doc("Dropout in the head.")
-    ] = 0.5
+    ] = 0.2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -142,7 +145,6 @@ def parse_color(name: str, text: str | None) -> tuple[float, ...] | None:
 # images of the size that the weights were trained with, and unfreezing of all stages; this preset
 # was not measured on one.
 GPU = {
-    "image_size": 224,
     "batch_size": 64,
     "ema_decay": 0.999,
     "unfreeze_stages": 5,
@@ -150,17 +152,20 @@ GPU = {
     "feature_views": 8,
     "auto_augment": "trivial",
 }
-UNFREEZING = "Howard & Ruder 2018: Universal Language Model Fine-tuning for Text Classification"
+FINE_TUNING = (
+    "Kumar et al. 2022: Fine-Tuning can Distort Pretrained Features and Underperform "
+    "Out-of-Distribution"
+)
 
 
 def _variation(title: str, technical: str, simple: str, paper: str, **gpu: int) -> Variation:
     schedule = (
-        "The head is trained first, on the frozen backbone; then the backbone is unfrozen stage by "
-        "stage from the top."
+        "The head is trained first, on the frozen backbone; then it is fine-tuned together with "
+        "the upper stages of the backbone."
     )
     presets = {"gpu": {**GPU, **gpu}}
     return Variation(
-        title, f"{technical} {schedule}", simple, TransferSettings, presets, (paper, UNFREEZING)
+        title, f"{technical} {schedule}", simple, TransferSettings, presets, (paper, FINE_TUNING)
     )
 
 

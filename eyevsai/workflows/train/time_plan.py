@@ -19,6 +19,7 @@ from eyevsai.tracking.search import find_run, read_json
 from eyevsai.training.image_sizes import SMALLEST, STEP
 from eyevsai.training.pace import Pace, RecordedPace, TimeBudget, TimedPace
 from eyevsai.training.settings import NetworkSettings, TrainingSettings, UnfreezingSettings
+from eyevsai.training.weight_averaging import SHARES
 from eyevsai.workflows.train.probe import Speed, measure_decoding, measure_speed
 
 log = logging.getLogger("eyevsai")
@@ -136,7 +137,8 @@ class _Remaining:
 
     def window_s(self, size: int) -> float:
         """Return the expected time for epochs."""
-        fixed_s = TAIL_S + self.evaluation_s(size) + self.decoding_s(size)
+        evaluations_s = (1 + _count_averages(self.config.model.settings)) * self.evaluation_s(size)
+        fixed_s = TAIL_S + evaluations_s + self.decoding_s(size)
         return max(0.0, self.budget.total_s - self.budget.elapsed() - fixed_s)
 
     def epoch_s(self, size: int) -> float:
@@ -273,6 +275,7 @@ def plan_time(
         untimed_epochs,
         step_s=settings.batch_size / plan.speed.train if plan and not untimed_epochs else 0.0,
         has_features=not getattr(config.model.settings, "fine_tune_epochs", 1),
+        num_averages=_count_averages(config.model.settings),
     )
     return config, Timing(pace, budget, plan)
 
@@ -292,6 +295,12 @@ def _recorded_pace(tracking_uri: str, run_id: str, settings: Settings) -> Record
             f"--replay {run_id} requires the settings of that run. Use --config run:{run_id}."
         )
     return RecordedPace(record["positions"])
+
+
+def _count_averages(settings: Settings) -> int:
+    """Return the number of averages of weights that are evaluated after the last epoch."""
+    is_averaged = isinstance(settings, UnfreezingSettings) and settings.averages_weights
+    return len(SHARES) if is_averaged else 0
 
 
 def count_untimed_epochs(settings: Settings) -> int:

@@ -26,8 +26,10 @@ from eyevsai.models.transfer.pretrained import LITE_PACKAGE, find_weights
 from eyevsai.models.transfer.settings import TransferSettings
 from eyevsai.models.transfer.weights_file import load_weights, read_state_dicts
 from eyevsai.training.checkpoint import Checkpoints
+from eyevsai.training.early_stopping import selection_key
 from eyevsai.training.gradual_unfreezing import GradualUnfreezing
 from eyevsai.training.settings import UnfreezingSettings
+from eyevsai.training.weight_averaging import SHARES, WeightAverager
 from tests.conftest import PHOTOS
 from tests.unit.large import LARGE, no_large_init
 
@@ -43,6 +45,9 @@ TINY: dict[str, Any] = {
     "freeze_epochs": 2,
     "fine_tune_epochs": 2,
     "unfreeze_stages": 2,
+    "unfreezing": "gradual",
+    "wise_ft": False,
+    "initial_scale": 1.0,
     "feature_views": 2,
     "patience": 0,
     "dense_units": "16",
@@ -76,6 +81,8 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "freeze_epochs": ({}, 1),
     "fine_tune_epochs": ({}, 3),
     "unfreeze_stages": ({}, 1),
+    "unfreezing": ({}, "together"),
+    "wise_ft": ({"fine_tune_lr": 0.05, "dense_units": "none"}, True),
     "fine_tune_lr": ({}, 5e-3),
     "layer_decay": ({}, 1.0),
     "feature_views": ({}, 1),
@@ -168,6 +175,59 @@ def test_stages_are_unfrozen_from_the_top_and_the_others_do_not_move(data: Data)
     assert trainable[0] == sum(weight.numel() for weight in learner.network.head.parameters())
 
 
+def test_stages_can_be_unfrozen_together(data: Data) -> None:
+    rows = fit(make(unfreezing="together", unfreeze_stages=3), data)
+    assert [row["unfrozen_stages"] for row in rows] == [0, 0, 3, 3]
+
+
+def test_images_grow_during_fine_tuning() -> None:
+    learner = make(image_size=64, initial_scale=0.5, fine_tune_epochs=4)
+    strategy = GradualUnfreezing(learner.network, learner.settings)  # type: ignore[arg-type]
+    epochs = (2.0, 3.5, 5.0, 6.0)  # the first two are those of the head
+    assert [strategy.image_size_at(epoch) for epoch in epochs] == [32, 48, 64, 64]
+    assert [strategy.cost_at(epoch) for epoch in epochs] == [0.25, 0.5625, 1, 1]
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
+def test_the_best_average_with_the_weights_before_fine_tuning_is_kept(
+    data: Data, ema_decay: float
+) -> None:
+    # fine-tuning with such a rate makes the head worse, and averages less so
+    bad = {"fine_tune_lr": 0.05, "ema_decay": ema_decay, "dense_units": "none"}
+    alone, averaged = make(**bad), make(**bad, wise_ft=True)
+    before, after = fit(alone, data)[-1], fit(averaged, data)[-1]
+    share = after["fine_tuned_share"]
+    assert share in SHARES
+    assert selection_key(after) > selection_key(before)
+    assert {name: after[name] for name in ("train/loss", "train/accuracy", "lr")} == {
+        name: before[name] for name in ("train/loss", "train/accuracy", "lr")
+    }
+
+
+def test_an_average_is_between_the_weights(data: Data) -> None:
+    learner = make(dense_units="none")
+    start = {name: tensor.clone() for name, tensor in learner.network.state_dict().items()}
+    averager = WeightAverager(
+        learner.network, {name for name in start if name.startswith("stages.")}
+    )
+    assert not averager.is_ready
+    averager.begin_fine_tuning(learner.network)
+    with torch.no_grad():
+        for weight in learner.network.parameters():
+            weight.add_(1.0)
+    shares = []
+    for share in averager.averages(learner.network):
+        shares.append(share)
+        for name, weight in learner.network.named_parameters():
+            torch.testing.assert_close(weight.detach(), start[name] + share)
+    assert tuple(shares) == SHARES
+
+
+def test_a_head_that_was_not_trained_before_is_not_averaged(data: Data) -> None:
+    rows = fit(make(freeze_epochs=0, wise_ft=True), data)
+    assert not any("fine_tuned_share" in row for row in rows)
+
+
 @pytest.mark.parametrize(("epochs", "stages"), [(1, 3), (2, 5), (3, 5), (8, 2), (7, 1)])
 def test_all_stages_that_were_asked_for_are_unfrozen(epochs: int, stages: int) -> None:
     learner = make(fine_tune_epochs=epochs, unfreeze_stages=stages)
@@ -236,10 +296,11 @@ def test_checkpoints_hold_no_frozen_weights(data: Data, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fine_tune_epochs", [0, 1])
+@pytest.mark.parametrize("wise_ft", [False, True])
 def test_a_run_killed_after_its_last_epoch_is_gone_on_with(
-    data: Data, tmp_path: Path, fine_tune_epochs: int
+    data: Data, tmp_path: Path, fine_tune_epochs: int, wise_ft: bool
 ) -> None:
-    first, again = (make(fine_tune_epochs=fine_tune_epochs) for _ in range(2))
+    first, again = (make(fine_tune_epochs=fine_tune_epochs, wise_ft=wise_ft) for _ in range(2))
     rows = fit(first, data, Checkpoints(tmp_path))
     assert fit(again, data, Checkpoints(tmp_path)) == rows
     assert all(
