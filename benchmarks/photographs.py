@@ -43,6 +43,20 @@ def write_split(dataset: str, folder: Path) -> int:
     return count
 
 
+def write_union(folder: Path) -> int:
+    """Copy the 60-class union into `train`, `val` and `test` with class folders.
+
+    The split is that of `eyevsai train --dataset combined_all`. Returns the number of images.
+    """
+    dataset = load_union()
+    folder_of = {"train": "train", "valid": "val", "test": "test"}
+    for sample, split in zip(dataset.samples, dataset.split_names, strict=True):
+        target = folder / folder_of[split] / sample.label / sample.file.path.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(sample.file.path, target)
+    return len(dataset.samples)
+
+
 def write_classes(dataset: str, folder: Path, limit: int | None = None) -> int:
     """Copy a dataset's class folders, at most `limit` images; return the number of images."""
     class_dirs = sorted(each for each in (PHOTOS / dataset).iterdir() if each.is_dir())

@@ -34,9 +34,9 @@ def add_results(uri: str) -> None:
     runs = iter_pages(lambda token: client.search_runs(experiments, page_token=token))
     for number, run in enumerate(runs):
         scores = {
-            "valid/best_accuracy": 0.5,
-            "test/accuracy": 0.1 + 0.8 * number / RUNS,
-            "test/latency_ms": 2.0,
+            "best_valid_accuracy": 0.5,
+            "test_accuracy": 0.1 + 0.8 * number / RUNS,
+            "test_latency_ms": 2.0,
         }
         client.log_batch(
             run.info.run_id, [Metric(name, value, 1, 0) for name, value in scores.items()]

@@ -40,7 +40,8 @@ PEERS = {
     peer.name: peer
     for peer in (
         Peer("timm", "timm", ("timm==1.0.31", "onnx", "onnxscript", "onnxruntime", *TORCH), "timm"),
-        Peer("fastai", "fastai", ("fastai==2.8.12", *TORCH), "fastai"),
+        # timm, of which vision_learner takes networks by their names
+        Peer("fastai", "fastai", ("fastai==2.8.12", "timm==1.0.31", *TORCH), "fastai"),
         Peer(
             "ultralytics",
             "Ultralytics",

