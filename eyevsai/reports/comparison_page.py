@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from eyevsai.reports.inline_images import encode_thumbnail
+from eyevsai.evaluation.significance import Interval
+from eyevsai.reports.page import NO_ORIGIN, PageOrigin, render_page
+from eyevsai.reports.units import describe_metric, format_interval
 
 
 @dataclass(frozen=True)
@@ -24,24 +26,45 @@ class ComparedImage:
 
 
 def render_comparison_page(
-    comparison: Mapping[str, Any], sheets: Sequence[Sequence[Sequence[ComparedImage]]]
+    comparison: Mapping[str, Any],
+    sheets: Sequence[Sequence[Sequence[ComparedImage]]],
+    *,
+    origin: PageOrigin = NO_ORIGIN,
+    run_urls: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """Return the HTML page of a comparison.
 
-    It shows metrics, settings that differ and, for each pair of models, the images that only one of
-    the two classifies correctly.
+    It shows metrics, McNemar's test of each pair, settings that differ and, for each pair, the
+    images that only one of the two models classifies correctly.
 
     Args:
         comparison: comparison as JSON values.
         sheets: for each pair, the images that only the first model has correct, then those that
             only the second has correct.
+        origin: date of the comparison.
+        run_urls: page of a run in MLflow's UI, by run id; the id of another run is not a link.
     """
-    environment = Environment(
-        loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined
+    models = comparison["models"]
+    names = list(dict.fromkeys(name for model in models for name in model["metrics"]))
+    return render_page(
+        "comparison_page.html",
+        f"{len(models)} models on the same {comparison['images']} test images",
+        "Comparison",
+        origin,
+        **comparison,
+        names=[name for name in names if name != "accuracy"],
+        best={name: _find_best(models, name) for name in names},
+        intervals=[format_interval(Interval(**model["interval"])) for model in models],
+        run_urls=run_urls,
+        sheets=list(zip(comparison["pairs"], sheets, strict=True)),
     )
-    environment.filters["thumbnail"] = encode_thumbnail
-    names = list(dict.fromkeys(name for model in comparison["models"] for name in model["metrics"]))
-    page: str = environment.get_template("comparison_page.html").render(
-        **comparison, names=names, sheets=list(zip(comparison["pairs"], sheets, strict=True))
-    )
-    return page
+
+
+def _find_best(models: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Return the best value of a metric; None if not all values can be ranked, or all are equal."""
+    values = [model["metrics"].get(name) for model in models]
+    if any(value is None for value in values) or len(set(values)) < 2:
+        return None
+    choose = min if describe_metric(name).lower_is_better else max
+    best: float = choose(values)
+    return best

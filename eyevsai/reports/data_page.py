@@ -4,35 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from eyevsai.data.curation import CuratedDataset, Sample
 from eyevsai.data.decode import decode
 from eyevsai.reports.inline_images import encode_thumbnail
+from eyevsai.reports.page import NO_ORIGIN, PageOrigin, render_page
 
 SAMPLES_PER_CLASS = 4
 MAX_CLASSES_SHOWN = 100
 MAX_GROUPS_SHOWN = 100
+MAX_FILES_SHOWN = 500  # in each list of files
 
 
-def render_data_page(dataset: CuratedDataset) -> str:
+def render_data_page(dataset: CuratedDataset, *, origin: PageOrigin = NO_ORIGIN) -> str:
     """Return the HTML page of a dataset check.
 
     It shows counts by class, image sizes, unused files, thumbnails of duplicates and conflicts, and
     samples of each class.
+
+    Args:
+        dataset: the checked dataset.
+        origin: date of the check.
     """
-    environment = Environment(
-        loader=PackageLoader("eyevsai.reports"), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["thumbnail"] = lambda sample: encode_thumbnail(
-        decode(sample.file.path, dataset.depth)
-    )
     samples: dict[str, list[Sample]] = {label: [] for label in dataset.classes[:MAX_CLASSES_SHOWN]}
     for sample in dataset.samples:
         if len(samples.get(sample.label, [None] * SAMPLES_PER_CLASS)) < SAMPLES_PER_CLASS:
             samples[sample.label].append(sample)
     counts = list(dataset.counts.values())
-    page: str = environment.get_template("data_page.html").render(
+    duplicates = dataset.duplicates()
+    return render_page(
+        "data_page.html",
+        dataset.source.name,
+        "Data check",
+        origin,
         dataset=dataset,
         folders=[str(folder) for folder in dataset.source.parts.values()],
         counts=dataset.counts,
@@ -41,13 +44,15 @@ def render_data_page(dataset: CuratedDataset) -> str:
         sizes=_describe_sizes(dataset.samples),
         not_used=list(filter(None, dataset.describe_unused().split("; "))),
         left_out=dataset.left_out_by_class,
-        duplicates=dataset.duplicates()[:MAX_GROUPS_SHOWN],
+        bad=dataset.bad[:MAX_FILES_SHOWN],
+        wrong_extension=dataset.wrong_extension[:MAX_FILES_SHOWN],
+        duplicates=duplicates[:MAX_GROUPS_SHOWN],
         conflicts=dataset.conflicts[:MAX_GROUPS_SHOWN],
         sequences=dataset.sequences[:MAX_GROUPS_SHOWN],
-        num_duplicates=len(dataset.duplicates()),
+        num_duplicates=len(duplicates),
         samples=samples,
+        picture=lambda sample: encode_thumbnail(decode(sample.file.path, dataset.depth)),
     )
-    return page
 
 
 def _describe_sizes(samples: Sequence[Sample]) -> list[tuple[str, int]]:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from rich.markup import escape
 from rich.table import Table
 
+from eyevsai.reports.console import make_table
+
 CACHED = "cached"
 COLORS = {"running": "cyan", "done": "green", "failed": "red", CACHED: "dim"}
 
@@ -28,7 +30,7 @@ class JobRow:
 
 def render_jobs(rows: Sequence[JobRow]) -> Table:
     """Return a table with one row per job."""
-    table = Table("job", "state", "", "time", title_justify="left")
+    table = make_table("job", "state", "", "time")
     for row in rows:
         color = COLORS.get(row.state, "")
         state = f"[{color}]{row.state}[/]" if color else row.state

@@ -7,14 +7,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from eyevsai.core.model_ref import format_version
-from eyevsai.evaluation.metric_names import SCORES, TEST_ACCURACY, VALID_ACCURACY, VALID_BEST
+from eyevsai.evaluation.metric_names import (
+    BEST_EPOCH,
+    CALIBRATION,
+    SCORES,
+    TEST,
+    TEST_ACCURACY,
+    VALID_ACCURACY,
+    VALID_BEST,
+)
 from eyevsai.formats.factory import PASSED
 from eyevsai.models.base import Variation
 from eyevsai.models.factory import FAMILIES, get_family
 
 SPLITS = {TEST_ACCURACY: "test", VALID_ACCURACY: "valid"}
 # prefixes of the metrics in reports
-REPORTED_METRICS = ("test/", VALID_BEST, "calibration/")
+REPORTED_METRICS = (TEST, VALID_BEST, BEST_EPOCH, CALIBRATION)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eyevsai.evaluation.metric_names import TEST_ACCURACY
+from eyevsai.evaluation.metric_names import TEST, TEST_ACCURACY
 from eyevsai.formats.factory import REFUSED
 from eyevsai.reports.difficulty import is_scored
 from eyevsai.reports.model_versions import ModelVersion
+
+
+@dataclass(frozen=True)
+class Blocker:
+    """Reason against deployment."""
+
+    short: str  # a few words, for a table
+    text: str  # complete, most with the fix
 
 
 @dataclass(frozen=True)
@@ -28,17 +36,12 @@ class ReadinessReport:
     @property
     def blockers(self) -> list[str]:
         """Reasons against deployment, most of them with the fix; empty if there are none."""
-        version = self.version
-        blockers = [*self._version_blockers(), *self._export_blockers(), *version.failed_checks]
-        if not self.classes:
-            return [*blockers, "its run did not log its class names: train it again"]
-        if set(self.classes) != set(self.classes_of_dataset):
-            differing = sorted(set(self.classes) ^ set(self.classes_of_dataset))
-            blockers.append(
-                f"its classes differ from those of the newest model of {version.dataset} "
-                f"({_shorten(differing)}): train it again"
-            )
-        return blockers
+        return [blocker.text for blocker in self._blockers()]
+
+    @property
+    def short_blockers(self) -> list[str]:
+        """Reasons against deployment in a few words each; empty if there are none."""
+        return list(dict.fromkeys(blocker.short for blocker in self._blockers()))
 
     @property
     def is_ready(self) -> bool:
@@ -67,7 +70,7 @@ class ReadinessReport:
         if self.blockers:
             return [f"Before deployment: {blocker}." for blocker in self.blockers]
         version, steps = self.version, list[str]()
-        latency_ms = version.metrics.get("test/latency_ms")
+        latency_ms = version.metrics.get(f"{TEST}latency_ms")
         speed = (
             ""
             if latency_ms is None
@@ -85,29 +88,56 @@ class ReadinessReport:
             steps.append(f"It is not in Production: eyevsai promote {version.argument}.")
         return steps
 
-    def _version_blockers(self) -> list[str]:
+    def _blockers(self) -> list[Blocker]:
+        return [
+            *self._version_blockers(),
+            *self._export_blockers(),
+            *(Blocker("promotion checks not passed", text) for text in self.version.failed_checks),
+            *self._class_blockers(),
+        ]
+
+    def _version_blockers(self) -> list[Blocker]:
         version = self.version
         if self.is_missing:
-            return ["its files are missing: train it again"]
+            return [Blocker("files missing", "its files are missing: train it again")]
         if not version.experiment_id:
-            return ["its run was deleted with its metrics: train it again"]
+            return [Blocker("run deleted", "its run was deleted with its metrics: train it again")]
         if TEST_ACCURACY not in version.metrics:
-            return [f"it was not evaluated on its test split: eyevsai evaluate {version.argument}"]
-        return [] if is_scored(version.accuracy) else ["its test accuracy is zero: train it again"]
+            text = f"it was not evaluated on its test split: eyevsai evaluate {version.argument}"
+            return [Blocker("not evaluated", text)]
+        if not is_scored(version.accuracy):
+            return [Blocker("accuracy is zero", "its test accuracy is zero: train it again")]
+        return []
 
-    def _export_blockers(self) -> list[str]:
-        version, blockers = self.version, list[str]()
+    def _export_blockers(self) -> list[Blocker]:
+        version, blockers = self.version, list[Blocker]()
         export = f"eyevsai export {version.argument}"
         if refused := [name for name, each in version.exports.items() if each.result == REFUSED]:
-            blockers.append(f"its export as {', '.join(refused)} failed the parity check")
+            text = f"its export as {', '.join(refused)} failed the parity check"
+            blockers.append(Blocker("export refused", text))
         if not version.passed:
-            blockers.append(f"it has no export that passed the parity check: {export}")
+            text = f"it has no export that passed the parity check: {export}"
+            blockers.append(Blocker("no export", text))
         if missing := [name for name, each in version.passed.items() if each.is_missing]:
-            blockers.append(
+            text = (
                 f"the files of its export as {', '.join(missing)} are missing: {export} "
                 f"--format {','.join(missing)}"
             )
+            blockers.append(Blocker("export files missing", text))
         return blockers
+
+    def _class_blockers(self) -> list[Blocker]:
+        if not self.classes:
+            text = "its run did not log its class names: train it again"
+            return [Blocker("class names unknown", text)]
+        if set(self.classes) == set(self.classes_of_dataset):
+            return []
+        differing = sorted(set(self.classes) ^ set(self.classes_of_dataset))
+        text = (
+            f"its classes differ from those of the newest model of {self.version.dataset} "
+            f"({_shorten(differing)}): train it again"
+        )
+        return [Blocker("other classes", text)]
 
 
 def _shorten(names: Sequence[str]) -> str:

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from eyevsai.core.terminal import wrap
 from eyevsai.formats.factory import PASSED
-
-WIDE = 160  # columns without a terminal, so that nothing is cut off
+from eyevsai.reports.console import make_table, print_table
 
 
 def print_status(versions: Iterable[Mapping[str, Any]]) -> None:
     """Print one table per registered model, with a row for each version."""
-    console = _console()
     for name, rows in groupby(versions, key=lambda each: str(each["name"])):
-        table = Table(
+        table = make_table(
             "",
             "stage",
-            "aliases",
             "accuracy",
             "floor",
             "exports",
@@ -32,14 +27,12 @@ def print_status(versions: Iterable[Mapping[str, Any]]) -> None:
             "registered",
             "promoted",
             title=escape(name),
-            title_justify="left",
         )
         for each in rows:
             size = "" if each["size_bytes"] is None else f"{each['size_bytes'] / 1e6:.1f}"
             table.add_row(
                 str(each["version"]),
-                _format_stage(each),
-                escape(", ".join(each["aliases"])),
+                escape("\n".join(_list_stages(each))),
                 _format_accuracy(each),
                 escape(each["floor"] or ""),
                 _format_exports(each["exports"]),
@@ -47,17 +40,17 @@ def print_status(versions: Iterable[Mapping[str, Any]]) -> None:
                 _format_event(each["registered"], each["registered_by"]),
                 _format_event(each["promoted"], each["promoted_by"]),
             )
-        console.print(table)
+        print_table(table)
 
 
 def print_log(entries: Iterable[Mapping[str, Any]]) -> None:
     """Print the audit log as a table, with a row for each call."""
-    table = Table("time", "user", "action", "version", "stage", "before", "after", "reason")
+    table = make_table("time", "user", "action", "version", "stage", "before", "after", "reason")
     for each in entries:
         action = each["action"] + (", forced" if each["forced"] else "")
         action += "" if each["status"] == "FINISHED" else f": {each['status']}"
         table.add_row(
-            _format_time(each["time"]),
+            _format_event(each["time"], None),
             escape(each["user"]),
             action,
             escape(each["versions"]),
@@ -66,20 +59,17 @@ def print_log(entries: Iterable[Mapping[str, Any]]) -> None:
             _format_number(each["after"]),
             escape(each["reason"]),
         )
-    _console().print(table)
+    print_table(table)
 
 
-def _console() -> Console:
-    return Console(width=None if sys.stdout.isatty() else WIDE)
-
-
-def _format_stage(each: Mapping[str, Any]) -> str:
-    notes = [
-        each["stage"],
-        *(["by hand"] if each["by_hand"] else []),
-        *(["pinned"] if each["pinned"] else []),
+def _list_stages(each: Mapping[str, Any]) -> list[str]:
+    """Return the stage of a version, its aliases as in `NAME@ALIAS`, and notes, if any."""
+    notes = {"by hand": each["by_hand"], "pinned": each["pinned"]}
+    return [
+        *filter(None, [each["stage"]]),
+        *(f"@{alias}" for alias in each["aliases"]),
+        *(note for note, applies in notes.items() if applies),
     ]
-    return ", ".join(filter(None, notes))
 
 
 def _format_accuracy(each: Mapping[str, Any]) -> str:
@@ -89,13 +79,15 @@ def _format_accuracy(each: Mapping[str, Any]) -> str:
 
 
 def _format_exports(results: Mapping[str, str]) -> str:
-    return ", ".join(
+    return "\n".join(
         name if result == PASSED else f"{name} refused" for name, result in results.items()
     )
 
 
 def _format_event(time: str | None, user: str | None) -> str:
-    return " ".join(filter(None, (_format_time(time or ""), escape(user or ""))))
+    """Return the date, and below it time and user: in one line, the cell would be too wide."""
+    date, _, clock = _format_time(time or "").partition(" ")
+    return f"{date}\n{clock} {escape(user or '')}".strip()
 
 
 def _format_time(time: str) -> str:
@@ -107,7 +99,7 @@ def _format_number(version: int | None) -> str:
 
 
 def print_plan(plan: Mapping[str, Any], *, verbose: bool) -> None:
-    """Print one line for each item to delete, uncut, so that two plans can be compared.
+    """Print each item to delete, uncut, so that two plans can be compared.
 
     Args:
         plan: deletion plan as JSON values.
@@ -116,12 +108,17 @@ def print_plan(plan: Mapping[str, Any], *, verbose: bool) -> None:
     items = plan["items"]
     types = max((len(item["type"]) for item in items), default=0)
     targets = max((len(item["target"]) for item in items), default=0)
+    sizes = max((len(f"{item['size_bytes']:,}") for item in items), default=0)
     for item in items:
         print(
-            f"{item['type']:<{types}}  {item['target']:<{targets}}  {item['size_bytes']:>15,}  "
-            f"{item['reason']}"
+            wrap(
+                item["reason"],
+                f"{item['type']:<{types}}  {item['target']:<{targets}}  "
+                f"{item['size_bytes']:>{sizes},}  ",
+                indent=" " * (types + 2),
+            )
         )
     if verbose:
         for target, reason in plan["kept"].items():
-            print(f"kept: {target}: {reason}")
+            print(wrap(reason, f"kept: {target}: ", indent="  "))
     print(f"{len(items)} items, {plan['bytes']:,} bytes" if items else "Nothing to delete.")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from eyevsai.evaluation.metric_names import TEST_ACCURACY, VALID_ACCURACY
+from eyevsai.evaluation.metric_names import TEST, TEST_ACCURACY, VALID_ACCURACY
 from eyevsai.formats.factory import REFUSED
 from eyevsai.reports.difficulty import is_scored
 from eyevsai.reports.model_versions import ModelVersion, ranking_key
@@ -45,7 +45,7 @@ def _describe(version: ModelVersion, report: ReadinessReport | None) -> dict[str
         "accuracy_of": version.split or "",
         "test_accuracy": version.metrics.get(TEST_ACCURACY),
         "valid_accuracy": version.metrics.get(VALID_ACCURACY),
-        **{f"test_{name}": version.metrics.get(f"test/{name}") for name in METRICS},
+        **{f"{TEST}{name}": version.metrics.get(f"{TEST}{name}") for name in METRICS},
         "training_time": version.duration_s,
         "parameters": version.parameters,
         "size_bytes": version.size_bytes,

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from eyevsai.models.factory import FAMILIES
 from eyevsai.reports.difficulty import is_scored
 from eyevsai.reports.model_versions import ModelVersion, ranking_key
 from eyevsai.reports.plots import VALID_COLOR, plain
+from eyevsai.reports.units import format_percent
 
 TOP = 20  # models
 CAPTIONS = {
@@ -31,36 +33,38 @@ def plot_summary(versions: Sequence[ModelVersion]) -> dict[str, Figure]:
 
 
 def plot_heatmap(versions: Sequence[ModelVersion]) -> Figure:
-    """Plot accuracy by dataset and model; combinations without a model are grey."""
+    """Plot accuracy in % by dataset and model; combinations without a model are grey."""
     datasets, models = (
         sorted({each.dataset for each in versions}),
         sorted({each.model for each in versions}),
     )
     values = np.full((len(datasets), len(models)), np.nan)
     for each in versions:
-        values[datasets.index(each.dataset), models.index(each.model)] = each.accuracy
+        accuracy_percent = 100 * (each.accuracy or 0.0)
+        values[datasets.index(each.dataset), models.index(each.model)] = accuracy_percent
     figure = Figure(
         figsize=(3.5 + 0.6 * len(models), 2.5 + 0.4 * len(datasets)), layout="constrained"
     )
     axes = figure.subplots()
     axes.set_facecolor("#e6e6e6")
-    image = axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    image = axes.imshow(values, cmap="Blues", vmin=0, vmax=100, aspect="auto")
     axes.set_xticks(
         range(len(models)), [plain(name) for name in models], rotation=60, ha="right", fontsize=8
     )
     axes.set_yticks(range(len(datasets)), [plain(name) for name in datasets], fontsize=8)
     for row, column in np.argwhere(~np.isnan(values)):
-        text_color = "white" if values[row, column] > 0.5 else "black"
+        text_color = "white" if values[row, column] > 50 else "black"
         axes.text(
             column,
             row,
-            f"{values[row, column]:.2f}",
+            f"{values[row, column]:.1f}",
             ha="center",
             va="center",
             fontsize=8,
             color=text_color,
         )
-    figure.colorbar(image, ax=axes, label="accuracy")
+    axes.set(xlabel="model", ylabel="dataset")
+    figure.colorbar(image, ax=axes, label="accuracy in %")
     return figure
 
 
@@ -87,7 +91,8 @@ def plot_distribution(versions: Sequence[ModelVersion]) -> Figure:
         )
         axes.scatter(x, accuracies, s=14, color=VALID_COLOR, alpha=0.6, zorder=3)
     axes.set_xticks(range(1, len(families) + 1), [plain(name) for name in families])
-    axes.set(ylabel="accuracy", ylim=(0, 1.02))
+    axes.set(xlabel="family", ylabel="accuracy", ylim=(0, 1.02))
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None, symbol=" %"))
     axes.grid(axis="y", alpha=0.3)
     return figure
 
@@ -97,8 +102,10 @@ def plot_top(versions: Sequence[ModelVersion]) -> Figure:
     best = versions[:TOP][::-1]
     figure = Figure(figsize=(9, 1.2 + 0.28 * len(best)), layout="constrained")
     axes = figure.subplots()
-    bars = axes.barh(range(len(best)), [each.accuracy or 0.0 for each in best], color=VALID_COLOR)
-    axes.bar_label(bars, fmt="%.4f", padding=3, fontsize=8)
+    accuracies = [each.accuracy or 0.0 for each in best]
+    bars = axes.barh(range(len(best)), accuracies, color=VALID_COLOR)
+    axes.bar_label(bars, [format_percent(each) for each in accuracies], padding=3, fontsize=8)
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None, symbol=" %"))
     axes.set_yticks(
         range(len(best)), [plain(f"{each.key} {each.number}") for each in best], fontsize=8
     )

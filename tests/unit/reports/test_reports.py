@@ -59,7 +59,7 @@ CANDIDATE = ModelVersion(
     stage="",
     has_model=True,
     duration_s=12.5,
-    metrics={"test/accuracy": 0.8, "valid/best_accuracy": 0.9},
+    metrics={"test_accuracy": 0.8, "best_valid_accuracy": 0.9},
     exports=PASSED,
     failed_checks=(),
     size_bytes=10,
@@ -116,7 +116,7 @@ def test_few_models_have_levels_too(accuracies: list[float], levels: list[str]) 
 
 @given(st.lists(st.floats(0, 1) | st.just(math.nan) | st.none(), min_size=1, max_size=15))
 def test_a_report_is_what_its_schema_says(accuracies: list[float | None]) -> None:
-    metrics = [{} if value is None else {"test/accuracy": value} for value in accuracies]
+    metrics = [{} if value is None else {"test_accuracy": value} for value in accuracies]
     models = [model_of(number, finite(each)) for number, each in enumerate(metrics)]
     report = json.loads(json.dumps(build_game_report(models, NOW), allow_nan=False))
     (dataset,) = report["datasets"].values()
@@ -134,7 +134,7 @@ def test_a_report_is_what_its_schema_says(accuracies: list[float | None]) -> Non
 
 
 def test_the_best_three_of_a_level_are_shown() -> None:
-    models = [model_of(number, {"test/accuracy": 0.5 + number / 100}) for number in range(15)]
+    models = [model_of(number, {"test_accuracy": 0.5 + number / 100}) for number in range(15)]
     hard = describe_dataset("pets", models)["difficulty_levels"]["hard"]
     assert [entry["accuracy"] for entry in hard["models"]] == [0.64, 0.63, 0.62]
     assert hard["accuracy_range"] == [0.62, 0.64]
@@ -164,10 +164,10 @@ def test_the_schema_refuses_what_a_backend_cannot_use() -> None:
     ("changes", "said"),
     [
         (
-            {"metrics": {"valid/best_accuracy": 0.9}},
+            {"metrics": {"best_valid_accuracy": 0.9}},
             "eyevsai evaluate pets-deep_v2-resnet/1",
         ),
-        ({"metrics": {"test/accuracy": 0.0}}, "its test accuracy is zero"),
+        ({"metrics": {"test_accuracy": 0.0}}, "its test accuracy is zero"),
         ({"experiment_id": ""}, "its run was deleted"),
         ({"exports": {}}, "no export that passed the parity check"),
         (
@@ -215,11 +215,11 @@ def chosen(*versions: ModelVersion) -> tuple[int, str]:
 def test_production_then_test_then_valid_accuracy_choose_a_version() -> None:
     tested, better = (
         replace(CANDIDATE, number=1),
-        replace(CANDIDATE, number=2, metrics={"valid/best_accuracy": 1.0}),
+        replace(CANDIDATE, number=2, metrics={"best_valid_accuracy": 1.0}),
     )
     assert chosen(tested, better) == (1, "it is the best of 2 versions by test accuracy")
     assert chosen(
-        replace(better, metrics={"valid/best_accuracy": 0.5}), replace(better, number=3)
+        replace(better, metrics={"best_valid_accuracy": 0.5}), replace(better, number=3)
     ) == (3, "it is the best of 2 versions by valid accuracy")
     assert chosen(tested, replace(better, stage="production"))[0] == 2
     assert chosen(tested, replace(tested, number=4))[0] == 4  # of equal ones the newest
@@ -235,7 +235,7 @@ def test_tables_hold_every_version_and_no_nan() -> None:
     other = replace(
         CANDIDATE,
         number=2,
-        metrics=finite({"valid/best_accuracy": math.nan, "lr": 0.1}),
+        metrics=finite({"best_valid_accuracy": math.nan, "lr": 0.1}),
         duration_s=None,
     )
     rows = list_versions([other, CANDIDATE], [READY])
@@ -248,7 +248,7 @@ def test_tables_hold_every_version_and_no_nan() -> None:
     )
     assert (second["reported"], second["deployment_ready"], second["accuracy"]) == ("false", "", "")
     assert first["training_time"] == "12.5"
-    worse = model_of(0, {"test/accuracy": 0.6})
+    worse = model_of(0, {"test_accuracy": 0.6})
     summary = summarize([CANDIDATE, other, worse.version], [READY, worse], NOW)
     assert summary["summary_statistics"] == pytest.approx(
         {"mean": 0.7, "std": 0.1, "min": 0.6, "max": 0.8}
@@ -276,7 +276,7 @@ def test_pictures_of_any_number_of_models(accuracies: list[float], tmp_path: Pat
             CANDIDATE,
             dataset=f"$d{number}$",
             variation=str(number),
-            metrics={"test/accuracy": value},
+            metrics={"test_accuracy": value},
         )
         for number, value in enumerate(accuracies)
     ]
@@ -353,12 +353,30 @@ def test_a_run_says_of_which_datasets_its_own_is_composed(workplace: Path, cache
     uri = os.environ["MLFLOW_TRACKING_URI"]
     with start_run(uri, "union", {}, workplace / "state") as run:
         log_input(run, load_dataset(union))
-        run.log_metrics({"valid/best_accuracy": 0.5, "valid/best_loss": 2.0}, step=1)
-        run.log_metrics({"valid/best_accuracy": 0.75}, step=2)
+        run.log_metrics({"best_valid_accuracy": 0.5, "best_valid_loss": 2.0}, step=1)
+        run.log_metrics({"best_valid_accuracy": 0.75}, step=2)
     assert result_of(uri, run.run_id).parts == ("beans", "pets")
     assert (
         result_of(uri, run.run_id).metrics.items()
-        >= {"valid/best_accuracy": 0.75, "valid/best_loss": 2.0}.items()
+        >= {"best_valid_accuracy": 0.75, "best_valid_loss": 2.0}.items()
     )
     MlflowClient().delete_run(run.run_id)
     assert read_run_metrics(uri, [run.run_id]) == {}
+
+
+def test_results_are_said_in_one_line() -> None:
+    from eyevsai.reports.result_lines import format_evaluation, format_training
+
+    assert (
+        format_training(0.5, 3, 8, 1234)
+        == "Valid accuracy 0.5000 in epoch 3 of 8; 1,234 parameters."
+    )
+    assert format_training(0.5, 1, 1, None) == "Valid accuracy 0.5000."
+    metrics = {"accuracy": 0.9, "accuracy_low": 0.85, "accuracy_high": 0.93}
+    assert format_evaluation(metrics, 1200, 0.95) == (
+        "Test accuracy 0.9000 (95 % interval 0.8500 to 0.9300) on 1,200 images; valid accuracy "
+        "0.9500."
+    )
+    assert format_evaluation(metrics, 12, None, "Accuracy on others:").startswith(
+        "Accuracy on others: 0.9000 (95 %"
+    )
