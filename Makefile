@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 train: $(VENV)/installed
 	eyevsai doctor --init
-	mlflow run . -e train -P model=deep_v1 --env-manager=local
+	mlflow run . -e train -P model=deep_v1 --experiment-name digits --env-manager=local
 
 # setuptools would pack files of earlier builds that no longer exist
 wheel: $(VENV)/python

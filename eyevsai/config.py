@@ -17,7 +17,9 @@ from eyevsai.core.paths import expand
 from eyevsai.core.settings import (
     STATE_DIR,
     Choice,
+    Detail,
     Doc,
+    NotLogged,
     Parameter,
     Range,
     Setting,
@@ -74,11 +76,12 @@ class RunSettings(Settings):
         Doc("Seed of all random draws except the split; see --split-seed."),
     ] = 0
     run_name: Annotated[
-        str | None, Doc("Name of the run; dataset, model and variation by default.")
+        str | None, NotLogged(), Doc("Name of the run; dataset, model and variation by default.")
     ] = None
     state_dir: StateDir = STATE_DIR
     replay: Annotated[
         str | None,
+        Detail(),
         Doc(
             "Id of a run with --minutes whose recorded schedule replaces the clock; --config "
             "run:ID sets it."
@@ -87,6 +90,7 @@ class RunSettings(Settings):
     checkpoint_every_s: Annotated[
         float,
         Range(0.0, 1e9),
+        NotLogged(),
         Doc("Seconds between checkpoints within an epoch; each epoch ends with a checkpoint."),
     ] = 300.0
 
@@ -165,8 +169,15 @@ class TrainConfig:
         model = replace(self.model, settings=settings)
         return replace(self, model=model, requested=self.requested or self)
 
+    def parameters(self, dataset: str) -> dict[str, Any]:
+        """Return the settings that are parameters of the run in MLflow, by name.
+
+        `dataset` is the name of the dataset, which `--data` determines, too. `flat` has all others.
+        """
+        return select_parameters(self.flat() | {"dataset": dataset}, self.model.resolved)
+
     def flat(self) -> dict[str, Any]:
-        """Return all settings by name, as they are logged."""
+        """Return all settings by name, as `config.json` has them."""
         chosen = {
             "model": self.model.family,
             "variation": self.model.variation,
@@ -207,6 +218,21 @@ def train_settings(model: str | None, variation: str | None = None) -> tuple[Set
 def model_settings(model: ResolvedModel) -> tuple[Setting, ...]:
     """Return all settings of `train` for a model."""
     return shared_settings() + list_settings(model.declaration.settings)
+
+
+def select_parameters(values: Mapping[str, Any], model: ResolvedModel) -> dict[str, Any]:
+    """Return those settings of a training that are parameters of its run in MLflow, by name.
+
+    Args:
+        values: settings of the training by name.
+        model: model that was trained.
+    """
+    settings = {each.name: each for each in model_settings(model)}
+    return {
+        name: value
+        for name, value in values.items()
+        if name in settings and settings[name].acts(values)
+    }
 
 
 def compose_train(

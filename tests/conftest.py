@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -35,6 +36,9 @@ from tests.child_processes import (  # noqa: F401, hooks
     pytest_terminal_summary,
 )
 from tests.invoke import ROOT, invoke, invoke_entry_point, restored_process
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 DEFAULT_HANDLERS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 PHOTOS = Path(os.environ.get("EYEVSAI_PHOTOS", ROOT.parent / "shared" / "photos"))
@@ -316,6 +320,16 @@ def workplace(tmp_path: Path, template_store: Path, monkeypatch: pytest.MonkeyPa
 
 
 Eyevsai = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def experiments(client: MlflowClient | None = None) -> list[str]:
+    """Return the ids of all experiments except the audit log: each dataset has one of its own."""
+    from mlflow import MlflowClient
+
+    from eyevsai.registry.audit_log import EXPERIMENT
+
+    client = client or MlflowClient()
+    return [each.experiment_id for each in client.search_experiments() if each.name != EXPERIMENT]
 
 
 @pytest.fixture

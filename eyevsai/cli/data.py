@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ from eyevsai.core.json import to_json
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.paths import expand
 from eyevsai.core.settings import list_settings
+from eyevsai.core.terminal import wrap_items, wrap_message
 from eyevsai.data.settings import DataSettings, DownloadSettings
 from eyevsai.reports.settings import CheckPage
 from eyevsai.workflows.startup import starting
@@ -98,30 +100,35 @@ def check(folder: Folder = None, as_json: Json = False, **values: Any) -> None:
     if as_json:
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        print(curated.describe_classes())
+        print(wrap_message(curated.describe_classes(), sys.stdout))
         groups, pairs = len(report["duplicates"]), len(curated.conflicts)
         print(
-            f"{len(curated.bad)} bad, {len(curated.wrong_extension)} with a wrong extension; "
-            f"{groups} groups of duplicates, {len(curated.left_out)} excluded; {pairs} pairs of "
-            "duplicates in two classes"
+            wrap_message(
+                f"{len(curated.bad)} bad, {len(curated.wrong_extension)} with a wrong extension; "
+                f"{groups} groups of duplicates, {len(curated.left_out)} excluded; {pairs} pairs "
+                "of duplicates in two classes",
+                sys.stdout,
+            )
         )
         if report["not_used"]:
-            print(f"not used: {report['not_used']}")
+            print(wrap_message(f"not used: {report['not_used']}", sys.stdout))
         for note in curated.notes:
-            print(note)
+            print(wrap_message(note, sys.stdout))
         for file, record in curated.bad:
-            print(f"bad        {file.path} {record.error}")
+            _print_finding("bad", f"{file.path} {record.error}")
         for file, record in curated.wrong_extension:
-            print(f"wrong extension  {file.path} is {record.kind}")
+            _print_finding("wrong extension", f"{file.path} is {record.kind}")
         for group in report["duplicates"]:
-            print(
-                f"{'exact     ' if group['exact'] else 'near      '} {'  '.join(group['images'])}"
-            )
-        for one, other in report["conflicts"]:
-            print(f"conflict   {one}  {other}")
+            _print_finding("exact" if group["exact"] else "near", *group["images"])
+        for pair in report["conflicts"]:
+            _print_finding("conflict", *pair)
         print(f"See {page}")
     if curated.bad:
         raise typer.Exit(1)
+
+
+def _print_finding(kind: str, *texts: str) -> None:
+    print(wrap_items(texts, f"{kind:<17}"))
 
 
 def stats(folder: Folder = None, as_json: Json = False, **values: Any) -> None:
@@ -138,7 +145,17 @@ def stats(folder: Folder = None, as_json: Json = False, **values: Any) -> None:
     for label, count in classes.items():
         print(f"{count:>7}  {label}")
     for name, value in statistics.items():
-        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+        print(wrap_message(f"{name}: {_format_statistic(value)}", sys.stdout))
+
+
+def _format_statistic(value: Any) -> str:
+    """Return a value as text: counts by name as `JPEG (550)`, and a range by its three values."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} ({count})" for name, count in value.items())
+    if isinstance(value, list):
+        low, median, high = value
+        return f"{low} to {high}, median {median}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def cache(

@@ -12,19 +12,20 @@ from typing import Any
 
 import typer
 
-MAX_WIDTH = 120  # columns
+# section of the options that people change first, which comes before all others
+MOST_USED = "Most used"
 MAX_HELP = 1000  # characters of the help of a command in a list
 
 
 def write_parameters(formatter: Any, context: Any, parameters: Iterable[Any]) -> None:
-    """Write a section for each group of arguments and options.
+    """Write a section for each group of arguments and options; `MOST_USED` after the arguments.
 
     Args:
         formatter: Click's help formatter.
         context: Click's context of the command.
         parameters: Click's parameters of the command.
     """
-    rows = [(param, param.get_help_record(context)) for param in parameters]
+    rows = [(param, param.get_help_record(context)) for param in sorted(parameters, key=_rank)]
     _write(
         formatter,
         [
@@ -54,6 +55,13 @@ def write_commands(formatter: Any, commands: Iterable[tuple[str, Any]]) -> None:
             if not command.hidden
         ],
     )
+
+
+def _rank(param: Any) -> int:
+    """Return the position of a parameter's section relative to those of other parameters."""
+    if param.param_type_name == "argument":
+        return 0
+    return 1 if _section(param, "") == MOST_USED else 2
 
 
 def _section(item: Any, default: str) -> str:

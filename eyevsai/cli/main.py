@@ -15,12 +15,12 @@ import typer
 
 from eyevsai.cli import data, models, project, recommend, registry, system, train
 from eyevsai.cli.completion import read_completion_line
-from eyevsai.cli.help import MAX_WIDTH
 from eyevsai.cli.options import add_switches, peek_settings
 from eyevsai.cli.output import escape_unencodable
 from eyevsai.cli.parsing import Verbosity, with_hyphens
 from eyevsai.core.errors import JobError, TerminationRequested, UserError, explain_path_error
 from eyevsai.core.logging import configure_logging
+from eyevsai.core.terminal import MAX_WIDTH, wrap_message
 from eyevsai.core.version import VERSION
 
 INTERRUPTED = 130
@@ -94,7 +94,7 @@ def _fail(error: Exception, code: int, debug: bool, hint: str = "") -> None:
     if debug:
         raise error
     name = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-    print(f"Error: {name}{error}{hint}", file=sys.stderr)
+    print(wrap_message(f"Error: {name}{error}{hint}", sys.stderr), file=sys.stderr)
     sys.exit(code)
 
 

@@ -21,7 +21,7 @@ from eyevsai.cli.options import (
     pop_settings,
     with_options,
 )
-from eyevsai.cli.output import format_view_hint
+from eyevsai.cli.output import format_comparison_hint, format_run_hint
 from eyevsai.cli.words import check_extra_arguments, is_model_name, take_model
 from eyevsai.core.errors import UserError
 from eyevsai.core.json import to_json
@@ -30,6 +30,7 @@ from eyevsai.core.model_ref import MODEL_FORMS, VERSION_FORMS
 from eyevsai.core.paths import expand, is_dir, is_file
 from eyevsai.core.settings import Setting, as_flag, list_settings
 from eyevsai.core.shell import quote
+from eyevsai.core.terminal import wrap, wrap_message
 from eyevsai.data.settings import DataSettings
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.formats.settings import ExportSettings
@@ -37,6 +38,12 @@ from eyevsai.reports.settings import ComparisonPage, DescribeSettings, ReportSet
 from eyevsai.serving.settings import PredictSettings
 from eyevsai.workflows.image_paths import find_images
 from eyevsai.workflows.startup import starting
+
+# settings that people change first, in the order of the help
+MOST_USED_OF_EVALUATE = ("data", "class_map", "target_precision")
+MOST_USED_OF_EXPORT = ("format", "output", "package", "prune")
+MOST_USED_OF_DESCRIBE = ("model", "variation", "num_classes", "image_size")
+MARKDOWN_LINES = ("|", "#")  # first characters of lines of a card that are not wrapped
 
 Model = Annotated[
     str | None,
@@ -60,9 +67,13 @@ Selection = Annotated[
 
 def add_to(app: typer.Typer) -> None:
     """Add these commands to the application, without `list` and `describe`."""
-    app.command(rich_help_panel="Jobs")(with_options(evaluate, list_settings(EvaluateSettings)))
+    app.command(rich_help_panel="Jobs")(
+        with_options(evaluate, list_settings(EvaluateSettings), MOST_USED_OF_EVALUATE)
+    )
     app.command(rich_help_panel="Jobs")(with_options(compare, list_settings(ComparisonPage)))
-    app.command(rich_help_panel="Jobs")(with_options(export, list_settings(ExportSettings)))
+    app.command(rich_help_panel="Jobs")(
+        with_options(export, list_settings(ExportSettings), MOST_USED_OF_EXPORT)
+    )
     app.command(rich_help_panel="Jobs")(with_options(predict, list_settings(PredictSettings)))
     app.command(rich_help_panel="Jobs")(with_options(report, list_settings(ReportSettings)))
 
@@ -71,7 +82,7 @@ def add_descriptions_to(app: typer.Typer, settings: Sequence[Setting]) -> None:
     """Add `list`, and `describe` with the `settings` of `train`, to the application."""
     app.command(name="list")(with_options(list_all, pick_settings(DataSettings, "data_dir")))
     app.command(context_settings=UNPARSED, options_metavar="[OPTIONS] [MODEL]")(
-        with_options(describe, (*list_settings(DescribeSettings), *settings))
+        with_options(describe, (*list_settings(DescribeSettings), *settings), MOST_USED_OF_DESCRIBE)
     )
 
 
@@ -93,7 +104,7 @@ def evaluate(model: Model = None, as_json: Json = False, **values: Any) -> None:
         f"{metrics['accuracy_high']:.4f}), loss {metrics['loss']:.4f}, calibration error "
         f"{metrics['ece']:.4f}\n{metrics['images_per_s']:.0f} images/s, "
         f"{metrics['latency_ms']:.1f} ms for one; in {result.seconds:.0f} s\n"
-        f"run {result.run_id} has test_report.html; {format_view_hint()}"
+        f"run {result.run_id} has test_report.html; {format_run_hint(result.run_id)}"
     )
 
 
@@ -120,7 +131,8 @@ def compare(
     from eyevsai.reports.comparison_table import print_comparison
 
     print_comparison(to_json(comparison))
-    print(f"See {page}")
+    hint = format_comparison_hint([each.run_id for each in comparison.models])
+    print(f"See {page}. In MLflow, {hint}")
 
 
 def export(model: Model = None, as_json: Json = False, **values: Any) -> None:
@@ -141,10 +153,8 @@ def export(model: Model = None, as_json: Json = False, **values: Any) -> None:
         print(json.dumps(to_json(exports), indent=2))
         return
     for each in exports:
-        print(
-            f"{each.format}: {each.uri}, {each.size_bytes / 1e6:.1f} MB, in {each.seconds:.0f} "
-            f"s\n  {each.parity.describe()}"
-        )
+        print(f"{each.format}: {each.uri}, {each.size_bytes / 1e6:.1f} MB, in {each.seconds:.0f} s")
+        print(wrap_message(each.parity.describe(), sys.stdout, "  "))
 
 
 def _export_package(settings: ExportSettings, as_json: bool) -> None:
@@ -230,15 +240,14 @@ def list_all(models: Selection = None, as_json: Json = False, **values: Any) -> 
     for family, about in families.items():
         print(f"{family}: {about['title']}")
         for variation, descriptions in about["variations"].items():
-            print(
-                f"  {variation:<{width}}{descriptions['technical']}\n  "
-                f"{'':<{width}}{descriptions['simple']}"
-            )
+            indent = " " * (2 + width)
+            print(wrap(descriptions["technical"], f"  {variation:<{width}}"))
+            print(wrap(descriptions["simple"], indent))
             if measured := descriptions["measured"].describe():
-                print(f"  {'':<{width}}{measured}")
+                print(wrap(measured, indent))
     print("datasets:")
     for name, text in datasets.items():
-        print(f"  {name:<{width}}{text}")
+        print(wrap(text, f"  {name:<{width}}"))
 
 
 def describe(context: typer.Context, as_json: Json = False, **values: Any) -> None:
@@ -256,11 +265,22 @@ def describe(context: typer.Context, as_json: Json = False, **values: Any) -> No
     # --data disables the preset of digits, the default dataset; the folder is not read
     dataset = {} if "dataset" in values else {"data": "any"}
     composed = config.compose_train(dataset | values).model
-    from eyevsai.reports.model_card import render_card
     from eyevsai.workflows.describe import describe as job
 
     description = job(composed, num_classes)
-    print(json.dumps(description, indent=2) if as_json else render_card(description))
+    _print_description(description, as_json)
+
+
+def _print_description(description: dict[str, Any], as_json: bool) -> None:
+    """Print a model card or JSON. On a terminal, the paragraphs of the card are wrapped."""
+    if as_json:
+        print(json.dumps(description, indent=2))
+        return
+    from eyevsai.reports.model_card import render_card
+
+    for line in render_card(description).splitlines():
+        is_kept = line.startswith(MARKDOWN_LINES)
+        print(line if is_kept else wrap_message(line, sys.stdout))
 
 
 def _describe_trained(context: typer.Context, as_json: bool, values: dict[str, Any]) -> None:
@@ -279,11 +299,9 @@ def _describe_trained(context: typer.Context, as_json: bool, values: dict[str, A
     configure_logging()
     is_local = is_file(expand(model)) or is_dir(expand(model))
     with starting(loaded_model=model, has_store=not is_local, is_silent=as_json):
-        from eyevsai.reports.model_card import render_card
         from eyevsai.workflows.describe import describe_trained
 
-    description = describe_trained(model)
-    print(json.dumps(description, indent=2) if as_json else render_card(description))
+    _print_description(describe_trained(model), as_json)
 
 
 def _data_dir(values: dict[str, Any]) -> Path:

@@ -10,6 +10,7 @@ import typer
 
 from eyevsai import config
 from eyevsai.cli.completion import find_completer, is_completing
+from eyevsai.cli.help import MOST_USED
 from eyevsai.cli.parsing import BOOL, SWITCHES, Command, Group, positional_arguments, with_hyphens
 from eyevsai.core.call_settings import CallSettings
 from eyevsai.core.errors import UserError
@@ -86,11 +87,19 @@ def pick_settings(cls: type[Settings], *names: str) -> tuple[Setting, ...]:
     return tuple(setting for setting in list_settings(cls) if setting.name in names)
 
 
-def with_options(command: Callable[..., None], settings: Sequence[Setting]) -> Callable[..., None]:
+def with_options(
+    command: Callable[..., None], settings: Sequence[Setting], most_used: Sequence[str] = ()
+) -> Callable[..., None]:
     """Return a function with the parameters of `command` and an option for each setting.
 
     The function calls `command` with its own parameters, and with the values of the options that
     were set. Options that were not set are omitted: `config` adds the defaults.
+
+    Args:
+        command: the function.
+        settings: settings of the options.
+        most_used: names of settings that the help lists first, in this order; those that are not in
+            `settings` are skipped.
     """
     parameters = [
         parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
@@ -98,14 +107,14 @@ def with_options(command: Callable[..., None], settings: Sequence[Setting]) -> C
         if parameter.kind is not inspect.Parameter.VAR_KEYWORD
     ]
     names = {setting.name for setting in settings}
-    for setting in settings:
+    for setting in _with_first(settings, most_used):
         option = typer.Option(
             setting.flag,
             parser=_parser_of(setting),
             metavar=_metavar(setting),
             help=_help(setting),
             show_default=False,
-            rich_help_panel=setting.panel,
+            rich_help_panel=MOST_USED if setting.name in most_used else setting.panel,
             autocompletion=find_completer(setting),
         )
         annotation = Annotated[Any, option]
@@ -128,6 +137,12 @@ def with_options(command: Callable[..., None], settings: Sequence[Setting]) -> C
     flagged.__name__, flagged.__doc__ = command.__name__, command.__doc__
     flagged.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return flagged
+
+
+def _with_first(settings: Sequence[Setting], names: Sequence[str]) -> list[Setting]:
+    """Return the settings with the named ones first, in the order of `names`."""
+    rank = {name: position for position, name in enumerate(names)}
+    return sorted(settings, key=lambda setting: rank.get(setting.name, len(rank)))
 
 
 def _parser_of(setting: Setting) -> Callable[[str], Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -12,6 +13,7 @@ from eyevsai.cli.data import Folder, named_data_settings
 from eyevsai.cli.options import Json, pick_settings, pop_settings, with_options
 from eyevsai.core.json import to_json
 from eyevsai.core.settings import Doc, Range, Settings, list_settings
+from eyevsai.core.terminal import wrap, wrap_message
 from eyevsai.data.settings import DataSettings
 from eyevsai.workflows.startup import starting
 
@@ -55,15 +57,14 @@ def recommend(folder: Folder = None, as_json: Json = False, **values: Any) -> No
         print(json.dumps(to_json(result), indent=2, ensure_ascii=False))
         return
     data, width = result.dataset, max(len(each.model) for each in result.candidates)
-    expected = max(len(each.expected) for each in result.candidates)
     print(
         f"{data['name']}: {data['images']} images in {data['classes']} classes, "
         f"{data['train_images']} to train on; median short side {data['short_side_px']:.0f} px\n"
         f"{result.machine}; expected in {minutes:g} min:\n"
     )
     for candidate in result.candidates:
-        print(f"  {candidate.model:<{width}}  {candidate.expected:<{expected}}  {candidate.reason}")
+        print(wrap(f"{candidate.expected}; {candidate.reason}", f"  {candidate.model:<{width}}  "))
     print(f"\nRecommended: {result.candidates[0].command}")
     for line in (*result.notes, result.better):
         if line:
-            print(line)
+            print(wrap_message(line, sys.stdout))

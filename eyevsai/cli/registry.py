@@ -12,11 +12,13 @@ import typer
 from eyevsai import config
 from eyevsai.cli.completion import COMPLETERS
 from eyevsai.cli.options import Json, argument, merge_model, pick_settings, with_options
+from eyevsai.cli.output import format_version_hint
 from eyevsai.core.errors import UserError
 from eyevsai.core.json import to_json
 from eyevsai.core.logging import configure_logging, is_verbose
 from eyevsai.core.model_ref import VERSION_FORMS
 from eyevsai.core.settings import Setting, format_flags, list_settings
+from eyevsai.core.terminal import wrap_message
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.workflows.startup import starting
 
@@ -94,14 +96,18 @@ def _print_promoted(result: Any, as_json: bool) -> None:
         print(json.dumps(to_json(result), indent=2))
         return
     for check in result.checks:
-        print(f"{'ok    ' if check.ok else 'forced'}  {check.name:<10}{check.text}")
+        prefix = f"{'ok    ' if check.ok else 'forced'}  {check.name:<10}"
+        print(wrap_message(check.text, sys.stdout, prefix))
     recorded = f"recorded in run {result.run_id}"
     if result.stage == "archived":
         print(f"archived: models:/{result.name}/{result.before}; {recorded}")
-        return
-    before = "none" if result.before is None else f"version {result.before}"
-    after = "none" if result.after is None else f"models:/{result.name}/{result.after}"
-    print(f"{result.stage}: {after}, previously {before}; {recorded}")
+    else:
+        before = "none" if result.before is None else f"version {result.before}"
+        print(
+            f"{result.stage}: models:/{result.name}/{result.after}, previously {before}; {recorded}"
+        )
+    shown = result.before if result.after is None else result.after
+    print(format_version_hint(result.name, shown))
 
 
 def cleanup(as_json: Json = False, **values: Any) -> None:
@@ -185,7 +191,7 @@ def status(
 
         print_status(result.versions)
         for text in result.disagreements:
-            print(f"FAIL  {text}")
+            print(wrap_message(text, sys.stdout, "FAIL  "))
     if result.disagreements:
         raise typer.Exit(1)
 

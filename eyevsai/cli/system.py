@@ -23,13 +23,14 @@ from eyevsai.core.logging import configure_logging, is_verbose
 from eyevsai.core.paths import expand
 from eyevsai.core.settings import Doc, Range, Settings, list_settings
 from eyevsai.core.shell import join
+from eyevsai.core.terminal import wrap, wrap_message
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.factory import FAMILIES
+from eyevsai.store.ui_links import HOST, PORT
 from eyevsai.workflows.startup import starting
 
 UNSYNCED = 3  # exit code if writes are still pending
-MLFLOW_PORT, OPTUNA_PORT = 5000, 8080  # defaults of MLflow and optuna-dashboard
-HOST = "127.0.0.1"
+OPTUNA_PORT = 8080  # default of optuna-dashboard
 STATE = pick_settings(config.RunSettings, "state_dir")
 
 
@@ -100,7 +101,8 @@ def doctor(
         print(json.dumps(to_json(results), indent=2))
     else:
         for result in results:
-            print(f"{'ok  ' if result.ok else 'FAIL'}  {result.subject:<12}{result.text}")
+            prefix = f"{'ok  ' if result.ok else 'FAIL'}  {result.subject:<12}"
+            print(wrap_message(result.text, sys.stdout, prefix))
     if not all(result.ok for result in results):
         raise typer.Exit(1)
 
@@ -152,7 +154,7 @@ def install(
     if not names:
         for extra in job.list_extras():
             state = "installed" if extra.is_installed else "not installed"
-            print(f"{extra.name:<12}{state:<15}{' '.join(extra.requirements)}")
+            print(wrap(" ".join(extra.requirements), f"{extra.name:<12}{state:<15}"))
         return
     extras, notes = job.choose_extras(names)
     missing = [extra for extra in extras if not extra.is_installed]
@@ -190,7 +192,7 @@ def ui(
     with starting(modules=("mlflow",), has_store=not optuna):
         from eyevsai.workflows.system import ui as job
 
-    window = job.Window(host or HOST, port or (OPTUNA_PORT if optuna else MLFLOW_PORT), browser)
+    window = job.Window(host or HOST, port or (OPTUNA_PORT if optuna else PORT), browser)
     if optuna:
         job.show_studies(window, storage, config.find_state_dir(values))
         return
@@ -203,8 +205,7 @@ def ui(
             f"The store is on the tracking server {server}, which has its own address. Omit "
             "--port and --host."
         )
-    print(f"MLflow's UI: {server}")
-    job.open_browser(server, browser)
+    job.show_server(server, browser=browser)
 
 
 def sync(as_json: Json = False, **values: Any) -> None:

@@ -17,12 +17,13 @@ from eyevsai.cli.options import (
     check_no_train_options,
     with_options,
 )
-from eyevsai.cli.output import format_view_hint
+from eyevsai.cli.output import format_run_hint
 from eyevsai.cli.parsing import with_hyphens
 from eyevsai.cli.words import check_extra_arguments, take_folder
 from eyevsai.core.call_settings import CallSettings
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.settings import Setting, format_flags, list_settings
+from eyevsai.core.terminal import wrap_items
 from eyevsai.executors.settings import ExecutorSettings, TrainAllSettings
 from eyevsai.workflows.config_source import with_config
 from eyevsai.workflows.startup import starting
@@ -40,6 +41,15 @@ SINGLE_RUN_ONLY = (
     "resume",
     "resume_force",
 )
+# settings that people change first, in the order of the help; a model has some of them
+SAMPLES = ("data", "dataset")
+LEARNING = (
+    *("minutes", "epochs", "fine_tune_epochs", "lr", "fine_tune_lr"),
+    *("batch_size", "image_size", "seed"),
+)
+MOST_USED_OF_TRAIN = (*SAMPLES, "model", "variation", *LEARNING)
+MOST_USED_OF_TUNE = (*SAMPLES, "model", "variation", "n_trials", *LEARNING)
+MOST_USED_OF_TRAIN_ALL = ("datasets", "models", "data_dir", "parallel_jobs", *LEARNING)
 
 
 def add_to(app: typer.Typer, arguments: Sequence[str], settings: Sequence[Setting]) -> None:
@@ -54,11 +64,11 @@ def add_to(app: typer.Typer, arguments: Sequence[str], settings: Sequence[Settin
     options = app.command(
         context_settings=UNPARSED, rich_help_panel="Jobs", options_metavar="[OPTIONS] [FOLDER]"
     )
-    options(with_options(train, settings))
-    options(with_options(tune, tune_settings(settings)))
+    options(with_options(train, settings, MOST_USED_OF_TRAIN))
+    options(with_options(tune, tune_settings(settings), MOST_USED_OF_TUNE))
     is_called = "train-all" in map(with_hyphens, arguments)
     app.command(name="train-all", rich_help_panel="Jobs")(
-        with_options(train_all, train_all_settings() if is_called else ())
+        with_options(train_all, train_all_settings() if is_called else (), MOST_USED_OF_TRAIN_ALL)
     )
 
 
@@ -91,7 +101,7 @@ def train(context: typer.Context, **values: Any) -> None:
     print(
         f"{result.model_uri or 'no version yet'}\nvalid accuracy {scores['accuracy']:.4f}, loss "
         f"{scores['loss']:.4f}, in {result.seconds:.0f} s\n"
-        f"run {result.run_id}; {format_view_hint()}"
+        f"run {result.run_id}; {format_run_hint(result.run_id)}"
     )
 
 
@@ -113,11 +123,10 @@ def tune(context: typer.Context, **values: Any) -> None:
 
     result = job(composed, config.take_run_id())
     states = ", ".join(f"{count} {state}" for state, count in result.states.items())
-    print(
-        f"study {result.study}: {states}\n"
-        f"best valid accuracy {result.accuracy:.4f} with {format_flags(result.settings)}\n"
-        f"run {result.run_id}, in {result.seconds:.0f} s; {format_view_hint()}"
-    )
+    flags = [format_flags({name: value}) for name, value in result.settings.items()]
+    print(f"study {result.study}: {states}")
+    print(wrap_items(flags, f"best valid accuracy {result.accuracy:.4f} with ", " "))
+    print(f"run {result.run_id}, in {result.seconds:.0f} s; {format_run_hint(result.run_id)}")
 
 
 def train_all(as_json: Json = False, **values: Any) -> None:
@@ -155,7 +164,7 @@ def train_all(as_json: Json = False, **values: Any) -> None:
         print(uri)
     print(
         f"{len(result.jobs)} trained, {len(result.cached)} cached, in {result.seconds:.0f} s\n"
-        f"run {result.run_id}; {format_view_hint()}"
+        f"run {result.run_id}; {format_run_hint(result.run_id)}"
     )
 
 

@@ -12,7 +12,7 @@ Experiment = Annotated[
     str | None,
     Doc(
         "MLflow experiment of the run, created if it does not exist; by default that of "
-        "MLFLOW_EXPERIMENT_NAME, or else Default."
+        "MLFLOW_EXPERIMENT_NAME, or else the one with the name of the dataset."
     ),
 ]
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.terminal import wrap_message
 
 logger = logging.getLogger("eyevsai")
 
@@ -40,7 +41,7 @@ def is_verbose() -> bool:
 class _Handler(logging.StreamHandler[TextIO]):
     """Handler that writes to the current `sys.stderr`, which a progress bar replaces.
 
-    Records with `FILE_ONLY` are dropped.
+    Records with `FILE_ONLY` are dropped. Long lines are wrapped on a terminal.
     """
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -48,6 +49,9 @@ class _Handler(logging.StreamHandler[TextIO]):
             return
         self.stream = sys.stderr
         super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return wrap_message(super().format(record), sys.stderr)
 
 
 def configure_logging() -> None:
@@ -85,12 +89,17 @@ def logging_to_stderr() -> Iterator[None]:
 
 
 def quiet_mlflow() -> None:
-    """Reduce MLflow's output by environment variables; values that are set already are kept."""
+    """Reduce MLflow's output and turn off its telemetry, by environment variables.
+
+    Values that are set already are kept. Call it before MLflow is imported.
+    """
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "INFO" if is_verbose() else "WARNING")
     # MLflow prints URLs of runs on a server to standard output, which --json uses.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # Most artifacts are small: progress bars would only clutter the output.
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # The thread of the telemetry also changes os.environ while other threads read it.
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
 def _make_handler() -> logging.Handler:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from eyevsai.core.terminal import is_live
 
 if TYPE_CHECKING:
-    from rich.progress import ProgressColumn, Task
+    from rich.console import Console
+    from rich.progress import Progress, ProgressColumn, Task
     from rich.text import Text
 
 T = TypeVar("T")
@@ -20,11 +24,31 @@ PACE_STEPS = 5  # latest steps that the pace is averaged over: the pace may chan
 log = logging.getLogger("eyevsai")
 
 
+class Display(Protocol):
+    """Live display that shows the progress of operations itself, as a part of more."""
+
+    def track(self, steps: Iterable[T], label: str, *, total: int, unit: int) -> Iterator[T]:
+        """Yield `steps` and show the progress, as the function `track` does."""
+
+
+_display: ContextVar[Display | None] = ContextVar("_display", default=None)
+
+
+@contextmanager
+def showing_progress_in(display: Display) -> Iterator[None]:
+    """Show the progress of operations inside the block in `display`: terminals have one at most."""
+    token = _display.set(display)
+    try:
+        yield
+    finally:
+        _display.reset(token)
+
+
 def track(steps: Iterable[T], label: str, *, total: int, unit: int = 1) -> Iterator[T]:
     """Yield `steps` and show the progress, the rate and the remaining time.
 
-    On a terminal a bar is shown unless INFO is disabled; otherwise a line is logged every
-    `LINE_EVERY_S` seconds.
+    On a live terminal a bar is shown, in the current `Display` if there is one; otherwise a line is
+    logged every `LINE_EVERY_S` seconds.
 
     Args:
         steps: items to iterate over.
@@ -32,7 +56,10 @@ def track(steps: Iterable[T], label: str, *, total: int, unit: int = 1) -> Itera
         total: number of units of all steps.
         unit: units per step; the last step may have fewer.
     """
-    if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
+    if (display := _display.get()) is not None:
+        yield from display.track(steps, label, total=total, unit=unit)
+        return
+    if is_live():
         yield from _show_bar(steps, label, total, unit)
         return
     began = last = time.monotonic()
@@ -66,12 +93,14 @@ class EtaEstimator:
     def remaining(self, steps: float) -> str:
         """Return the estimated time of `steps` more steps, for example `, about 40 s left`.
 
-        Empty if `steps` is not positive or no step has ended yet.
+        The time since the last step is part of them. Empty if `steps` is not positive or no step
+        has ended yet.
         """
         if steps <= 0 or len(self.ends) < 2:
             return ""
         pace_s = (self.ends[-1] - self.ends[0]) / (len(self.ends) - 1)
-        return f", about {format_seconds(steps * pace_s)} left"
+        left_s = max(0.0, steps * pace_s - (time.monotonic() - self.ends[-1]))
+        return f", about {format_seconds(left_s)} left"
 
 
 def format_seconds(seconds: float) -> str:
@@ -86,8 +115,14 @@ def _format_rate(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
 
 
-def _show_bar(steps: Iterable[T], label: str, total: int, unit: int) -> Iterator[T]:
-    from rich.console import Console
+def make_bar(console: Console, *, is_shown: bool = True) -> Progress:
+    """Return rich's progress bar with the rate and the remaining time of its tasks.
+
+    Args:
+        console: console of the bar.
+        is_shown: the bar draws itself, and is erased at its end; otherwise it is a part of another
+            live display.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -96,14 +131,22 @@ def _show_bar(steps: Iterable[T], label: str, total: int, unit: int) -> Iterator
         TimeRemainingColumn,
     )
 
-    columns = (
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         _rate_column(),
         TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        auto_refresh=is_shown,
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+
+
+def _show_bar(steps: Iterable[T], label: str, total: int, unit: int) -> Iterator[T]:
+    from rich.console import Console
+
+    with make_bar(Console(stderr=True)) as progress:
         task = progress.add_task(label, total=total)
         for step in steps:
             yield step

@@ -101,6 +101,19 @@ class Parameter:
 
 
 @dataclass(frozen=True)
+class NotLogged:
+    """Marker of a setting that is no parameter of a run in MLflow; `config.json` has it.
+
+    It is a path or a limit of the machine, or does not affect the model.
+    """
+
+
+@dataclass(frozen=True)
+class Detail:
+    """Marker of a setting that is a parameter of a run only if it differs from the default."""
+
+
+@dataclass(frozen=True)
 class Setting:
     """Declaration of one setting, as read from its dataclass."""
 
@@ -115,6 +128,18 @@ class Setting:
     when: When | None = None
     env: str | None = None
     parameter: bool = False
+    is_logged: bool = True  # as a parameter of a run, if it acts
+    is_detail: bool = False  # logged only if it differs from the default
+
+    def acts(self, values: Mapping[str, Any]) -> bool:
+        """Return True if a run with these values has the setting among its parameters.
+
+        The parameters are what people compare: neither settings that have no effect beside the
+        others, nor details that have their default, nor those that are never logged.
+        """
+        if not self.is_logged or (self.is_detail and values[self.name] == self.default):
+            return False
+        return self.when is None or values.get(self.when.name) in self.when.values
 
     @property
     def flag(self) -> str:
@@ -235,6 +260,7 @@ class Settings:
 StateDir = Annotated[
     str,
     Env("EYEVSAI_STATE"),
+    NotLogged(),
     Doc("Folder for run state, checkpoints and writes that are not synced yet."),
 ]
 
@@ -376,6 +402,8 @@ def _read_setting(cls: type, field: dataclasses.Field[Any]) -> Setting:
         when=next((mark for mark in marks if isinstance(mark, When)), None),
         env=next((mark.name for mark in marks if isinstance(mark, Env)), None),
         parameter=any(isinstance(mark, Parameter) for mark in marks),
+        is_logged=not any(isinstance(mark, NotLogged) for mark in marks),
+        is_detail=any(isinstance(mark, Detail) for mark in marks),
     )
 
 

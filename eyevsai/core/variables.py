@@ -44,7 +44,10 @@ STORE = Topic(
         Variable("MLFLOW_TRACKING_URI", "Database or server; `sqlite:///mlflow.db` by default."),
         Variable("MLFLOW_TRACKING_USERNAME", "Login of the tracking server."),
         Variable("MLFLOW_TRACKING_PASSWORD", "Password of the login."),
-        Variable("MLFLOW_EXPERIMENT_NAME", "Experiment of new runs; `--experiment` replaces it."),
+        Variable(
+            "MLFLOW_EXPERIMENT_NAME",
+            "Experiment of new runs, by default that of the dataset; `--experiment` replaces it.",
+        ),
         Variable(
             "MLFLOW_EXPERIMENT_ID",
             "The same by id. It wins over the name; `mlflow run` sets it, and `--experiment` "
@@ -65,6 +68,11 @@ STORE = Topic(
         Variable(
             "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR",
             "Show the progress of artifacts; eyevsai sets false.",
+        ),
+        Variable(
+            "MLFLOW_DISABLE_TELEMETRY",
+            "Send no usage data to MLflow's developers; eyevsai and `serve.py` set true: "
+            "[what MLflow sends](runs.md#what-mlflow-sends).",
         ),
         Variable("AWS_ACCESS_KEY_ID", "Login for artifacts in S3; boto3 reads it."),
         Variable("AWS_SECRET_ACCESS_KEY", "Secret of that login."),
@@ -101,7 +109,9 @@ TERMINAL = Topic(
     "Terminal and shell",
     "They change what is shown, not what is computed.",
     (
-        Variable("NO_COLOR", "Print help without colors."),
+        Variable("NO_COLOR", "Print help, tables and bars without colors."),
+        Variable("TERM", "If it is dumb, log lines replace bars and live tables."),
+        Variable("CI", "If it is set, and not 0 or false, log lines replace them, too."),
         Variable("EYEVSAI_VERBOSITY", "Set by `--quiet` and `--verbose` for child processes."),
         Variable("PYTHONIOENCODING", "Set to utf-8 for jobs of the executor `local`."),
         Variable("PYTHONUTF8", "If it is 1, Python on Windows writes UTF-8 to files and pipes."),
@@ -135,7 +145,6 @@ SERVER = Topic(
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION",
             "Set to false by `serve.py`, and by `eyevsai ui` unless it is set.",
         ),
-        Variable("MLFLOW_DISABLE_TELEMETRY", "Set to true by `serve.py`."),
     ),
 )
 TOPICS = (FOLDERS, STORE, COMPUTE, TERMINAL, SERVER)

@@ -246,8 +246,12 @@ class Data:
         return Split(self.pixels, rows, labels, self.dataset.cache)
 
 
-def load_dataset(settings: DataSettings) -> Dataset:
+def load_dataset(settings: DataSettings, *, logs_counts: bool = True) -> Dataset:
     """Index, check and split the dataset that `settings` select, and log a summary.
+
+    Args:
+        settings: settings of the dataset.
+        logs_counts: log the numbers of images, too; otherwise warnings only.
 
     Raises:
         UserError: the dataset is missing or cannot be used for training: too many bad files, too
@@ -259,7 +263,9 @@ def load_dataset(settings: DataSettings) -> Dataset:
     split_names = split_items(
         curated.samples, settings.split_seed, settings.valid_fraction, settings.test_fraction
     )
-    _log_dataset(curated, split_names)
+    if logs_counts:
+        _log_counts(curated, split_names)
+    _log_warnings(curated, split_names)
     _check_splits(curated, split_names)
     log.debug(
         "%s: using %d images from %s",
@@ -311,13 +317,16 @@ def _log_layout(curated: CuratedDataset) -> None:
         log.warning("%s", note)
 
 
-def _log_dataset(curated: CuratedDataset, split_names: Sequence[str]) -> None:
+def _log_counts(curated: CuratedDataset, split_names: Sequence[str]) -> None:
     log.info("%s: %s", curated.source.name, curated.describe_classes())
     counts = Counter(split_names)
     log.info(
         "split: %s",
         ", ".join(f"{name} {counts[name]}" for name in (TRAIN, VALID, TEST) if counts[name]),
     )
+
+
+def _log_warnings(curated: CuratedDataset, split_names: Sequence[str]) -> None:
     _log_layout(curated)
     splits_of: dict[str, set[str]] = {}
     for sample, split in zip(curated.samples, split_names, strict=True):

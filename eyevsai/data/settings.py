@@ -9,8 +9,10 @@ from eyevsai.core.settings import (
     CACHE_DIR,
     STATE_DIR,
     Choice,
+    Detail,
     Doc,
     Env,
+    NotLogged,
     Parameter,
     Range,
     Search,
@@ -20,7 +22,7 @@ from eyevsai.core.settings import (
 
 DEPTHS = ("8", "10", "12", "14", "16", "float1", "float255")  # of images with more than 8 bits
 DataRoot = Annotated[
-    str, Env("EYEVSAI_DATA"), Doc("Folder of the datasets, one subfolder for each.")
+    str, Env("EYEVSAI_DATA"), NotLogged(), Doc("Folder of the datasets, one subfolder for each.")
 ]
 
 
@@ -32,15 +34,20 @@ class DataSettings(Settings):
 
     dataset: Annotated[str, Parameter(), Doc("Name of a dataset; see `eyevsai list`.")] = "digits"
     data: Annotated[
-        str | None, Parameter(), Doc("Any folder of class folders; overrides --dataset.")
+        str | None,
+        Parameter(),
+        NotLogged(),
+        Doc("Any folder of class folders; overrides --dataset."),
     ] = None
     data_dir: DataRoot = "data"
     dataset_name: Annotated[
         str | None,
+        Detail(),
         Doc("Name of the dataset in runs and registered models; by default the folder's name."),
     ] = None
     labels: Annotated[
         str | None,
+        Detail(),
         Doc(
             "CSV table with a path or id, a label and optionally a split of each image; replaces "
             "class folders."
@@ -48,6 +55,7 @@ class DataSettings(Settings):
     ] = None
     groups: Annotated[
         str | None,
+        Detail(),
         Doc(
             "Keep images of a video, patient or object in one split: a regular expression over "
             "paths, or a column of --labels."
@@ -56,6 +64,7 @@ class DataSettings(Settings):
     duplicates: Annotated[
         str,
         Choice(("near", "exact", "off")),
+        Detail(),
         Doc(
             "Keep duplicates in one split: near includes resized and recompressed images, exact "
             "only equal pixels."
@@ -64,6 +73,7 @@ class DataSettings(Settings):
     bit_depth: Annotated[
         str,
         Choice(("auto", *DEPTHS)),
+        Detail(),
         Doc(
             "Range of images with more than 8 bits: 8 to 16 bits, or float up to 1 or 255; auto "
             "detects it."
@@ -71,6 +81,7 @@ class DataSettings(Settings):
     ] = "auto"
     class_change: Annotated[
         bool,
+        NotLogged(),
         Doc(
             "Train even if classes were added or removed since the newest version of the "
             "registered model."
@@ -79,23 +90,26 @@ class DataSettings(Settings):
     cache_dir: Annotated[
         str,
         Env("EYEVSAI_CACHE"),
+        NotLogged(),
         Doc("Folder for decoded pixels, features and the embedded dataset."),
     ] = CACHE_DIR
     max_bad_fraction: Annotated[
         float,
         Range(0.0, 1.0),
+        Detail(),
         Doc("Maximum fraction of unusable files; training is refused above it."),
     ] = 0.05
     cache_limit_gb: Annotated[
         float,
         Range(0.0, 1e6),
+        NotLogged(),
         Doc("Maximum size of the cache; the least recently used entries are deleted."),
     ] = 20.0
     valid_fraction: Annotated[
-        float, Range(0.05, 0.4), Doc("Fraction of each class held out for validation.")
+        float, Range(0.05, 0.4), Detail(), Doc("Fraction of each class held out for validation.")
     ] = 0.15
     test_fraction: Annotated[
-        float, Range(0.0, 0.4), Doc("Fraction of each class held out for the final test.")
+        float, Range(0.0, 0.4), Detail(), Doc("Fraction of each class held out for the final test.")
     ] = 0.15
     split_seed: Annotated[
         int, Range(0, 2**31 - 1), Doc("Seed of the split; independent of --seed.")
@@ -145,7 +159,10 @@ class AugmentationSettings(Settings):
         Doc("Minimum area of a random crop, as a fraction of the image; 1 disables cropping."),
     ] = 0.5
     crop_ratio: Annotated[
-        float, Range(1.0, 3.0), Doc("Maximum change of the aspect ratio by a random crop.")
+        float,
+        Range(1.0, 3.0),
+        Detail(),
+        Doc("Maximum change of the aspect ratio by a random crop."),
     ] = 1.33
     flip: Annotated[bool, Doc("Flip half of the images horizontally.")] = True
     rotation: Annotated[
@@ -154,9 +171,15 @@ class AugmentationSettings(Settings):
         Search(Range(0, 20)),
         Doc("Maximum rotation in either direction, in degrees."),
     ] = 0.0
-    brightness: Annotated[float, Range(0, 1), Doc("Maximum relative change of brightness.")] = 0.3
-    contrast: Annotated[float, Range(0, 1), Doc("Maximum relative change of contrast.")] = 0.3
-    saturation: Annotated[float, Range(0, 1), Doc("Maximum relative change of saturation.")] = 0.3
+    brightness: Annotated[
+        float, Range(0, 1), Detail(), Doc("Maximum relative change of brightness.")
+    ] = 0.3
+    contrast: Annotated[
+        float, Range(0, 1), Detail(), Doc("Maximum relative change of contrast.")
+    ] = 0.3
+    saturation: Annotated[
+        float, Range(0, 1), Detail(), Doc("Maximum relative change of saturation.")
+    ] = 0.3
     random_erasing: Annotated[
         float,
         Range(0, 1),
@@ -166,6 +189,7 @@ class AugmentationSettings(Settings):
     auto_augment: Annotated[
         str,
         Choice(("none", "trivial", "rand")),
+        Detail(),
         Doc(
             "torchvision's TrivialAugment (Mueller & Hutter 2021) or RandAugment (Cubuk et al. "
             "2020), applied to each image."

@@ -86,7 +86,7 @@ class TrainAllSettings(Settings):
         bool, Doc("Repeat jobs that were completed with the same settings, data and code.")
     ] = False
     auto_cleanup: Annotated[
-        bool, Doc("Delete older versions at the end, as `eyevsai cleanup --keep` does.")
+        bool, Doc("Delete older versions at the end, as `eyevsai cleanup` does.")
     ] = False
     keep: Annotated[
         int, Range(1, 10**6), Doc("Newest versions of each model that --auto-cleanup keeps.")

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
-from eyevsai.core.settings import Choice, Doc, Range, Settings, as_flag
+from eyevsai.core.settings import Choice, Detail, Doc, Range, Settings, as_flag
 
 GROUPS = ("hog", "lbp", "color", "hog_words", "color_words")
 MIN_CELL_PX = 2
@@ -35,9 +35,13 @@ class FeatureSettings(Settings):
         Range(2, 64),
         Doc("Cells along each side for histograms of oriented gradients (Dalal & Triggs 2005)."),
     ] = 8
-    hog_orientations: Annotated[int, Range(2, 36), Doc("Orientation bins in each cell.")] = 9
+    hog_orientations: Annotated[
+        int, Range(2, 36), Detail(), Doc("Orientation bins in each cell.")
+    ] = 9
     hog_color: Annotated[
-        bool, Doc("Use the colour channel with the steepest gradient, instead of grey levels.")
+        bool,
+        Detail(),
+        Doc("Use the colour channel with the steepest gradient, instead of grey levels."),
     ] = True
     lbp_neighbours: Annotated[
         str,
@@ -47,9 +51,9 @@ class FeatureSettings(Settings):
             "radius 2. Both take a quarter of the speed, and add about a point of accuracy."
         ),
     ] = "8"
-    color_hues: Annotated[int, Range(1, 64), Doc("Number of hue bins.")] = 8
+    color_hues: Annotated[int, Range(1, 64), Detail(), Doc("Number of hue bins.")] = 8
     color_tones: Annotated[
-        int, Range(1, 16), Doc("Number of bins of saturation, and of value.")
+        int, Range(1, 16), Detail(), Doc("Number of bins of saturation, and of value.")
     ] = 3
     pyramid_levels: Annotated[
         int,
@@ -61,6 +65,7 @@ class FeatureSettings(Settings):
     ] = 3
     square_root: Annotated[
         bool,
+        Detail(),
         Doc(
             "Take the square root of frequencies of patterns and colours, the feature map of the "
             "Hellinger kernel."
@@ -77,6 +82,7 @@ class FeatureSettings(Settings):
     word_cells: Annotated[
         int,
         Range(4, 64),
+        Detail(),
         Doc("Cells along each side for visual words; a block has 2 x 2 of them."),
     ] = 16
 

@@ -32,8 +32,8 @@ class ExportSettings(SourceModelSettings):
     package: Annotated[
         str | None,
         Doc(
-            "Name of a folder for the best models of each dataset, by test/accuracy or else "
-            "valid/best_accuracy; they are exported instead of one model."
+            "Name of a folder for the best models of each dataset, by test_accuracy or else "
+            "best_valid_accuracy; they are exported instead of one model."
         ),
     ] = None
     per_dataset: Annotated[int, Range(1, 1000), Doc("--package: number of models per dataset.")] = 1

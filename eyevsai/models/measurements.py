@@ -49,7 +49,7 @@ class Measurement:
         if self.predict_per_s is not None:
             parts.append(f"{self.predict_per_s:,.0f} images/s in prediction")
         if self.accuracy is not None:
-            parts.append(f"valid accuracy {self.accuracy:.3f} after {self.minutes:.0f} min")
+            parts.append(f"valid accuracy {self.accuracy:.4f} after {self.minutes:.0f} min")
         return ", ".join(parts)
 
 

@@ -42,6 +42,7 @@ class KnownVersion:
     changed_ms: int
     # True if MLflow copied it from a version of another registered model
     is_copy: bool = False
+    description: str = ""
 
     @property
     def uri(self) -> str:
@@ -62,6 +63,7 @@ class RegisteredModel:
     tags: Mapping[str, str]
     aliases: Mapping[str, int]
     versions: tuple[KnownVersion, ...]
+    description: str = ""
 
 
 def open_registry(tracking_uri: str) -> Client:
@@ -197,6 +199,7 @@ def _join(entity: Entity, versions: Iterable[ModelVersion]) -> RegisteredModel:
         dict(entity.tags),
         aliases,
         tuple(sorted(snapshots, key=lambda version: version.number)),
+        entity.description or "",
     )
 
 
@@ -213,4 +216,5 @@ def to_snapshot(version: ModelVersion) -> KnownVersion:
         int(version.creation_timestamp or 0),
         int(version.last_updated_timestamp or 0),
         is_copy=parse_version_uri(version.source or "") is not None,
+        description=version.description or "",
     )

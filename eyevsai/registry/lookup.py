@@ -81,6 +81,12 @@ def find_name(tracking_uri: str, model: str) -> tuple[str, int | None]:
     return version.name, int(version.number)
 
 
+def find_dataset(tracking_uri: str, name: str) -> str | None:
+    """Return the dataset of the registered model `name`; None if it is not recorded."""
+    model = find_model(open_registry(tracking_uri), name)
+    return model.tags.get("dataset") if model else None
+
+
 def _is_model(tracking_uri: str, text: str) -> bool:
     return find_model(open_registry(tracking_uri), text.removeprefix(SCHEME)) is not None
 

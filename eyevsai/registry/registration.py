@@ -19,6 +19,7 @@ from eyevsai.registry.classes import (
     record_classes,
     recorded_classes,
 )
+from eyevsai.registry.descriptions import write_descriptions
 from eyevsai.registry.entities import logged_model_of, open_registry, read_model
 from eyevsai.registry.lookup import check_not_reserved, find_version
 from eyevsai.registry.versions import REGISTERED_BY
@@ -76,6 +77,7 @@ def register(
         record_classes(client, name.registered, classes)
     uri = f"models:/{name.registered}/{version.version}"
     client.set_tag(run_id, VERSION, uri)
+    write_descriptions(client, name.registered, [int(version.version)])
     return uri
 
 
@@ -176,4 +178,5 @@ def create_reference(tracking_uri: str, dataset: str, uri: str) -> tuple[str, in
     except UserError:
         client.delete_model_version(name, version.version)
         raise
+    write_descriptions(client, name, [int(version.version)])
     return name, int(version.version)

@@ -24,6 +24,7 @@ EXPORT = "export"  # prefix of a version's tags with the parity results of its e
 THRESHOLD = "threshold"  # tag of a version: probability below which a prediction is unsure
 PINNED = "pinned"  # tag of a version that no cleanup may delete
 SIZE, REGISTERED_BY, TESTED = "size_bytes", "registered_by", "test_accuracy"  # tags of a version
+TESTED_INTERVAL = "test_accuracy_interval"  # tag of a version: 95 % interval of its test accuracy
 # suffix of a version's tag: hash of an export's manifest, which lists the hashes of its files
 MANIFEST_SHA256 = "manifest_sha256"
 # suffix of a version's tag: hash of the weights of an export

@@ -14,18 +14,17 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, RunInfo
 
 
-def deleted_experiment_error(experiment: Experiment, selection: str = "") -> UserError:
+def deleted_experiment_error(experiment: Experiment, users: str) -> UserError:
     """Return the error for a deleted experiment that new runs would be logged to.
 
-    `selection` is the environment variable that selects it, with its value; empty if none does.
+    `users` is what selects it, or which runs use it by default, as the end of a sentence.
     """
-    selected = f", which {selection} selects," if selection else ", which new runs use by default,"
     other = "Select another one with --experiment or MLFLOW_EXPERIMENT_NAME"
-    if selection.startswith("MLFLOW_EXPERIMENT_ID"):
-        other = f"Change {selection.partition('=')[0]}"
+    if users.startswith("MLFLOW_EXPERIMENT_ID"):
+        other = f"Change {users.partition('=')[0]}"
     number = experiment.experiment_id
     return UserError(
-        f"The experiment {experiment.name} (id {number}){selected} was deleted. {other}, or "
+        f"The experiment {experiment.name} (id {number}), which {users}, was deleted. {other}, or "
         f"restore it with its runs: mlflow experiments restore -x {number}"
     )
 

@@ -23,6 +23,7 @@ from eyevsai.store.uris import mask_password, sqlite_path
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+DEFAULT_ID = "0"  # of the experiment Default
 STORE_ID, STORE_DATABASE = "eyevsai.store_id", "eyevsai.store_place"  # tags of an experiment
 POSTGRES_IDENTITY = (
     "select (select system_identifier from pg_control_system()), "
@@ -66,14 +67,17 @@ def read_store_id(client: MlflowClient) -> StoreId:
 def ensure_store_id(client: MlflowClient, experiment_id: str) -> str | None:
     """Return the UUID of a store for the owner mark of a new folder; None if it is in doubt.
 
-    If the store has no UUID, one is created and stored in the experiment `experiment_id`.
+    If the store has no UUID, one is created and stored in the experiment Default, or, if that was
+    deleted, in the experiment `experiment_id`: users delete experiments of datasets more often.
     """
     identity = read_store_id(client)
     if not identity.ids:
         with lock_store(client.tracking_uri, "id.lock"):
             identity = read_store_id(client)
             if not identity.ids:
-                return _write_store_id(client, experiment_id)
+                active = {str(each.experiment_id) for each in list_experiments(client)}
+                home = DEFAULT_ID if DEFAULT_ID in active else experiment_id
+                return _write_store_id(client, home)
     return None if identity.doubt else min(identity.ids)
 
 

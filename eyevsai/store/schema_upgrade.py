@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.core.atomic_dir import write_atomically
 from eyevsai.core.legacy_names import SETTING_NAMES, rename_settings
 from eyevsai.core.retry import retry_on_conflict
-from eyevsai.evaluation.metric_names import VALID_BEST
+from eyevsai.evaluation.metric_names import current_name
 from eyevsai.store import tags
 from eyevsai.store.backend import MISSING
 from eyevsai.store.batches import log_batches
@@ -187,8 +187,8 @@ def _delete(delete: Callable[[], object]) -> None:
 def rename_metric(name: str) -> str:
     """Return the current name of a metric; names that did not change are returned as they are."""
     if name.startswith(BEST):
-        return VALID_BEST + name.removeprefix(BEST)
-    return METRIC_NAMES.get(name, name)
+        name = f"valid/best_{name.removeprefix(BEST)}"
+    return METRIC_NAMES.get(name) or current_name(name)
 
 
 def find_old_run_dirs(state_dir: Path) -> list[RunDir]:

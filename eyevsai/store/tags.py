@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 PARENT = "mlflow.parentRunId"  # MLflow nests a run with this tag under another one
+NOTE = "mlflow.note.content"  # description of a run or an experiment, in Markdown
 
 SCHEMA_VERSION = 2
 SCHEMA = "eyevsai.schema"  # of a run: the version of these names

@@ -10,7 +10,7 @@ from mlflow.entities import Metric, Param
 
 from eyevsai.store.batches import log_batches
 from eyevsai.store.tags import SCHEMA, SCHEMA_VERSION
-from eyevsai.tracking.run_creation import create_run
+from eyevsai.tracking.run_creation import NewRun, create_run
 
 RECORD = "record.json"  # artifact with the record of the other registry
 
@@ -42,9 +42,8 @@ def backfill_run(
         unfinished_run_id: run of an earlier, interrupted call, which is completed instead.
     """
     client = MlflowClient(tracking_uri=tracking_uri)
-    run_id = unfinished_run_id or create_run(
-        client, past.name, {SCHEMA: str(SCHEMA_VERSION), **past.tags}, past.started_ms
-    )
+    new = NewRun(past.name, {SCHEMA: str(SCHEMA_VERSION), **past.tags})
+    run_id = unfinished_run_id or create_run(client, new, past.started_ms)
     params = [Param(name, value) for name, value in past.params.items()]
     metrics = [Metric(name, value, past.ended_ms, 0) for name, value in past.metrics.items()]
     log_batches(client, run_id, metrics=metrics, params=params)

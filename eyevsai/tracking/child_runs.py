@@ -9,6 +9,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from eyevsai.evaluation.metric_names import EPOCH_ACCURACY
+from eyevsai.store.paging import list_experiments
 from eyevsai.store.tags import JOB, PARENT
 
 
@@ -34,11 +35,12 @@ def find_running_children(tracking_uri: str, parent: str) -> list[ChildRun]:
     """
     client = MlflowClient(tracking_uri=tracking_uri)
     try:
-        experiment = client.get_run(parent).info.experiment_id
+        # those of a sweep are in the experiments of their datasets
+        experiments = [each.experiment_id for each in list_experiments(client)]
         filter_string = f"tags.`{PARENT}` = '{parent}' and attributes.status = 'RUNNING'"
         return [
             _describe(client, run)
-            for run in client.search_runs([experiment], filter_string, ViewType.ACTIVE_ONLY)
+            for run in client.search_runs(experiments, filter_string, ViewType.ACTIVE_ONLY)
         ]
     except MlflowException:
         return []

@@ -1,18 +1,18 @@
-"""The experiment of new runs, and its description and saved view in MLflow's UI."""
+"""The experiment of new runs: by default one for each dataset."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from functools import partial
-from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
+from mlflow.utils.uri import is_local_uri
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.names import to_file_name
 from eyevsai.core.retry import retry_on_conflict
 from eyevsai.core.shell import quote
 from eyevsai.store.backend import MISSING_OR_INVALID, raising_on_denial
@@ -21,50 +21,45 @@ from eyevsai.store.uris import EXPERIMENT_ID, EXPERIMENT_NAME
 
 log = logging.getLogger("eyevsai")
 
-DEFAULT_ID = "0"
-NOTE = "mlflow.note.content"  # the tag that the UI shows above an experiment's runs
-KIND = ("mlflow.experimentKind", "custom_model_development")  # which pages the UI shows
-VIEW_ID, VIEW_NAME = "eyevsai", "Best first"
-VIEW = f"mlflow.sharedViewState.{VIEW_ID}"  # the tag of a saved view, listed in the UI under Views
-PAGE = f"/#/experiments/{{}}/runs?workflowType=machine_learning&viewStateShareKey={VIEW_ID}"
-
-ABOUT_START = "**Image classifiers by eyevsai**"
-ABOUT = f"""\
-{ABOUT_START}: each row is a run: a training, a study with its trials
-under it, or another job.
-
-- **Which is best?** The view *{VIEW_NAME}* (Views, top right; `eyevsai ui` opens it) sorts by
-  `valid/best_accuracy`. `eyevsai evaluate --run ID` adds `test/accuracy`. Trials are nested
-  under their study: clear the filter to show them as rows.
-- **What differs?** Tick runs and press *Compare*; or `eyevsai compare RUN_A RUN_B`, which also
-  tests whether the difference is significant.
-- **Filter runs**: use ``tags.`eyevsai.job` = "train"``,
-  `tags.dataset = "pets"`, `tags.model = "deep_v2"`.
-- **One run**: *Overview* has its settings, *Model metrics* its curves, *Artifacts* its
-  plots, tables and data.
-- **What is in production?** *Model registry*: the version with the alias `production`. The history
-  of its changes, with reasons: `eyevsai registry log NAME`.
-"""
+DEFAULT_ID = "0"  # of the experiment Default
+# which runs use an experiment that no variable selects, as the end of a sentence
+DATASET_USERS = "new runs of this dataset use by default"
+DEFAULT_USERS = "runs of several datasets, and those of `mlflow run`, use by default"
 
 
-def find_experiment(client: MlflowClient) -> str:
-    """Return the id of the experiment that MLflow's environment variables select, else of Default.
+def find_experiment(client: MlflowClient, dataset: str | None = None) -> str:
+    """Return the id of the experiment of new runs.
 
-    An experiment that MLFLOW_EXPERIMENT_NAME selects is created if it does not exist.
+    MLflow's environment variables select it. Without them, it is the one that is named after the
+    dataset, or Default for runs without a dataset. An experiment that is selected by its name or by
+    a dataset is created if it does not exist.
+
+    Args:
+        client: client of the store.
+        dataset: name of the dataset of the run; None for a run of several datasets, or of none.
 
     Raises:
         UserError: the experiment was deleted, or there is none of this id.
     """
-    experiment_id = _select_experiment(client)
+    experiment_id = find_existing_experiment(client, dataset)
     if experiment_id is None:
-        return retry_on_conflict(partial(_find_or_create, client, os.environ[EXPERIMENT_NAME]))
+        name = os.environ.get(EXPERIMENT_NAME) or str(dataset)
+        return retry_on_conflict(partial(_find_or_create, client, name))
     return experiment_id
 
 
-def check_experiment(tracking_uri: str) -> None:
-    """Raise UserError if the experiment of new runs was deleted, or if there is none of its id."""
+def is_experiment_selected() -> bool:
+    """Return True if MLflow's environment variables select the experiment of new runs."""
+    return bool(os.environ.get(EXPERIMENT_ID) or os.environ.get(EXPERIMENT_NAME))
+
+
+def check_experiment(tracking_uri: str, dataset: str | None = None) -> None:
+    """Raise UserError if the experiment of new runs was deleted, or if there is none of its id.
+
+    The experiment is the one that `find_experiment` returns for the dataset.
+    """
     with raising_on_denial(tracking_uri):
-        _select_experiment(MlflowClient(tracking_uri=tracking_uri))
+        find_existing_experiment(MlflowClient(tracking_uri=tracking_uri), dataset)
 
 
 def check_given_experiment(tracking_uri: str, run_id: str) -> None:
@@ -109,25 +104,25 @@ def _find_other_experiment(client: MlflowClient, run_id: str) -> str | None:
     return None if experiment.name == name else str(experiment.name)
 
 
-def _select_experiment(client: MlflowClient) -> str | None:
+def find_existing_experiment(client: MlflowClient, dataset: str | None = None) -> str | None:
     """Return the id of the experiment of new runs; None if the first run creates it.
 
     Raises:
         UserError: the experiment was deleted, or there is none of this id.
     """
     name, experiment_id = os.environ.get(EXPERIMENT_NAME), os.environ.get(EXPERIMENT_ID)
-    if name and not experiment_id:
-        experiment = client.get_experiment_by_name(name)
-        selection = f"--experiment or {EXPERIMENT_NAME}"
+    if not experiment_id and (name or dataset):
+        experiment = client.get_experiment_by_name(name or str(dataset))
+        users = f"--experiment or {EXPERIMENT_NAME} selects" if name else DATASET_USERS
     else:
         experiment = _get_experiment(client, experiment_id or DEFAULT_ID)
-        selection = f"{EXPERIMENT_ID}={experiment_id}" if experiment_id else ""
+        users = f"{EXPERIMENT_ID}={experiment_id} selects" if experiment_id else DEFAULT_USERS
         if experiment is None:
             raise _missing_experiment(experiment_id)
     if experiment is None:
         return None
     if experiment.lifecycle_stage != "active":
-        raise deleted_experiment_error(experiment, selection)
+        raise deleted_experiment_error(experiment, users)
     return str(experiment.experiment_id)
 
 
@@ -145,8 +140,8 @@ def _missing_experiment(experiment_id: str | None) -> UserError:
     """Return the error for an experiment that does not exist; None is the default one."""
     if experiment_id is None:
         return UserError(
-            f"The store has no experiment {DEFAULT_ID}, which new runs use by default. Select "
-            f"another one: set {EXPERIMENT_NAME} to its name."
+            f"The store has no experiment {DEFAULT_ID}, which {DEFAULT_USERS}. Select another one: "
+            f"set {EXPERIMENT_NAME} to its name."
         )
     return UserError(
         f"There is no experiment {experiment_id}, which {EXPERIMENT_ID}={experiment_id} selects. "
@@ -154,67 +149,22 @@ def _missing_experiment(experiment_id: str | None) -> UserError:
     )
 
 
-def describe_experiment(client: MlflowClient, experiment_id: str) -> None:
-    """Set the description, the view and the kind of an experiment as shown in MLflow's UI.
-
-    A description or view that exists, even an empty one, is not changed.
-    """
-    current = client.get_experiment(experiment_id).tags
-    tags = {NOTE: ABOUT, VIEW: _render_view(), **current, KIND[0]: KIND[1]}
-    for name, value in tags.items():
-        if current.get(name) != value:
-            retry_on_conflict(partial(client.set_experiment_tag, experiment_id, name, value))
-
-
-def update_description(client: MlflowClient, experiment: Experiment) -> None:
-    """Update the description and the view of an experiment that an earlier eyevsai described.
-
-    Does nothing if a user has replaced the description.
-    """
-    if experiment.tags.get(NOTE, "").startswith(ABOUT_START):
-        for name, value in ((NOTE, ABOUT), (VIEW, _render_view())):
-            retry_on_conflict(
-                partial(client.set_experiment_tag, experiment.experiment_id, name, value)
-            )
-
-
-def page_of_runs(tracking_uri: str) -> str:
-    """Return the path of the UI page that shows the runs of the experiment, the best first.
-
-    The description and the view are written if they are missing. Returns "", the start page, if the
-    experiment was deleted.
-    """
-    client = MlflowClient(tracking_uri=tracking_uri)
-    try:
-        experiment_id = find_experiment(client)
-    except UserError as error:  # the UI shows the other experiments
-        log.warning("%s", error)
-        return ""
-    describe_experiment(client, experiment_id)
-    return PAGE.format(experiment_id)
-
-
 def _find_or_create(client: MlflowClient, name: str) -> str:
     experiment = client.get_experiment_by_name(name)
-    return str(experiment.experiment_id if experiment else client.create_experiment(name))
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    return str(client.create_experiment(name, _choose_location(client, name)))
 
 
-def _render_view() -> str:
-    """Return the saved view as JSON, in the format of MLflow's UI."""
-    columns = [
-        "metrics.`valid/best_accuracy`",
-        "metrics.`test/accuracy`",
-        "tags.`dataset`",
-        "tags.`model`",
-        "tags.`variation`",
-        "attributes.`Models`",
-    ]
-    state: dict[str, Any] = {
-        "orderByKey": columns[0],
-        "orderByAsc": False,
-        "selectedColumns": columns,
-        "searchFilter": 'tags.`eyevsai.job` != "trial"',
-    }
-    return json.dumps(
-        {"name": VIEW_NAME, "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
-    )
+def _choose_location(client: MlflowClient, name: str) -> str | None:
+    """Return the artifact location of a new experiment; None if the store chooses it.
+
+    Without a server, MLflow would choose a folder below the current one. This is a folder beside
+    that of the experiment Default, so that a project keeps all its artifacts in one place.
+    """
+    default = _get_experiment(client, DEFAULT_ID)
+    if client.tracking_uri.startswith("http") or default is None:
+        return None
+    root, _, folder = default.artifact_location.rpartition("/")
+    is_usual = is_local_uri(default.artifact_location) and folder == DEFAULT_ID
+    return f"{root}/{to_file_name(name)}" if is_usual else None

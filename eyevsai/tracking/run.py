@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 
 from eyevsai.core.errors import JobError
 from eyevsai.store.run_dir import RunDir
+from eyevsai.store.ui_links import make_link, run_page
 from eyevsai.tracking.write_operations import FILES, MODEL_FILES, apply_operation
 from eyevsai.tracking.write_queue import WriteQueue, rejection_error
 
@@ -47,6 +48,11 @@ class Run:
         self.queue = queue
         self.tables: list[str] = []
 
+    @property
+    def url(self) -> str:
+        """URL of the run's page in MLflow's UI, as `make_link` returns it."""
+        return make_link(self.client.tracking_uri, run_page(self.experiment_id, self.run_id))
+
     def log_params(self, values: Mapping[str, Any]) -> None:
         """Log parameters, except those that the run has already, for example from `mlflow run`."""
         texts = {name: _to_text(value) for name, value in values.items()}
@@ -64,6 +70,10 @@ class Run:
     def logged_epochs(self) -> set[int]:
         """Return the epochs whose metrics are in the store; waits for the store."""
         return {metric.step for metric in self.client.get_metric_history(self.run_id, "valid/loss")}
+
+    def log_result(self, text: str) -> None:
+        """Update the result in the description of the run; what people wrote there is kept."""
+        self.queue.append("result", result=text)
 
     def log_text(self, name: str, content: str) -> None:
         """Log a text artifact; `name` is a path that may contain folders."""

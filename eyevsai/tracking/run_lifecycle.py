@@ -44,7 +44,7 @@ from eyevsai.tracking.experiment import warn_if_elsewhere
 from eyevsai.tracking.liveness import HEARTBEAT_S, owner_tags
 from eyevsai.tracking.owner_marks import mark_run
 from eyevsai.tracking.run import FLUSH_TIMEOUT_S, Run, SyncError, now_ms, open_run
-from eyevsai.tracking.run_creation import find_or_create_run
+from eyevsai.tracking.run_creation import NewRun, find_or_create_run
 from eyevsai.tracking.run_metrics import read_seconds
 from eyevsai.tracking.system_metrics import start_system_metrics
 from eyevsai.tracking.write_operations import ERROR_LENGTH
@@ -69,6 +69,8 @@ def start_run(
     resumed_run_id: str | None = None,
     extends: bool = False,
     changed: Collection[Setting] = (),
+    is_numbered: bool = False,
+    experiment_id: str | None = None,
     stop: CancellationToken | None = None,
     interruption_hint: str = "There is no checkpoint: start the command again.",
 ) -> Iterator[Run]:
@@ -80,7 +82,8 @@ def start_run(
     Args:
         tracking_uri: URI of the store.
         name: name of a new run.
-        tags: tags of the run; values are converted to text.
+        tags: tags of the run; values are converted to text. A new run is in the experiment of its
+            tag `dataset`, unless MLflow's environment variables select another one.
         state_dir: state directory for the run directory.
         given_run_id: run that `mlflow run` created for this command, used instead of a new one.
             With `resumed_run_id` it is only tagged, and `reap_stale_runs` deletes it later.
@@ -89,6 +92,8 @@ def start_run(
         changed: parameters of MLproject that `--config` sets to other values than the defaults. A
             given run that has logged such a default is only tagged: a new run replaces it, because
             MLflow cannot change a parameter.
+        is_numbered: append the next free number to the name of a new run.
+        experiment_id: experiment of a new run; None for the usual one.
         stop: cancellation token; a cancellation is deferred while the run ends.
         interruption_hint: sentence for the log if the block is interrupted before a checkpoint
             exists; empty to log nothing.
@@ -107,7 +112,8 @@ def start_run(
     if given_run_id and not resumed_run_id and has_logged_defaults(client, given_run_id, changed):
         replaced, given_run_id = given_run_id, None
         run_tags = copy_origin(client, replaced) | run_tags
-    run_id = find_or_create_run(client, name, run_tags, given_run_id, resumed_run_id)
+    new = NewRun(name, run_tags, is_numbered, experiment_id)
+    run_id = find_or_create_run(client, new, given_run_id, resumed_run_id)
     if replaced:
         mark_replaced(client, replaced, run_id, owner_tags())
     folder = RunDir(state_dir, run_id)

@@ -20,6 +20,7 @@ from mlflow.store.tracking.dbmodels.models import (
     SqlTag,
 )
 
+from eyevsai.evaluation.metric_names import use_current_names
 from eyevsai.store.paging import IDS_PER_QUERY, PAGE_SIZE, iter_pages, list_experiments
 from eyevsai.store.tags import PAUSED_S
 
@@ -67,8 +68,9 @@ def read_runs(client: MlflowClient, ids: Sequence[str]) -> dict[str, RunMetrics]
         )
         duration_s = _duration_s(info.start_time, info.end_time, data.tags.get(PAUSED_S))
         parts = _read_parts(profiles[0]) if profiles else ()
+        current = use_current_names(data.metrics)
         metrics[info.run_id] = RunMetrics(
-            info.experiment_id, info.artifact_uri, duration_s, data.metrics, parts
+            info.experiment_id, info.artifact_uri, duration_s, current, parts
         )
     return metrics
 
@@ -114,7 +116,7 @@ def read_columns(client: MlflowClient, ids: Sequence[str]) -> dict[str, RunMetri
             str(experiment),
             uri,
             _duration_s(started_ms, ended_ms, paused.get(run_id)),
-            metrics[run_id],
+            use_current_names(metrics[run_id]),
             _read_parts(profiles.get(run_id)),
         )
         for run_id, experiment, uri, started_ms, ended_ms in runs

@@ -14,7 +14,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
-from eyevsai.evaluation.metric_names import SCORES
+from eyevsai.evaluation.metric_names import SCORES, use_current_names
 from eyevsai.store.deleted_runs import describe_deletion
 from eyevsai.store.paging import PAGE_SIZE, iter_pages, list_experiments
 from eyevsai.store.tags import CLASSES_SHA256, EVALUATION_DIGEST, JOB, SOURCE_RUN_ID
@@ -34,6 +34,8 @@ class RunInfo:
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     model_uri: str | None  # of its last logged model
+    experiment_id: str = ""
+    started_ms: int | None = None
 
     @property
     def score(self) -> tuple[str, float]:
@@ -75,7 +77,7 @@ def find_evaluations(tracking_uri: str, run_id: str) -> list[RunInfo]:
     """Return the evaluations of the model of a run, even if the run was deleted.
 
     The run itself comes first, if its model was evaluated on its own test split, then other
-    evaluations, newest first. Each has `test/` metrics, the tag `eyevsai.evaluation_digest` and a
+    evaluations, newest first. Each has `test_` metrics, the tag `eyevsai.evaluation_digest` and a
     table of predictions.
     """
     filter_string = (
@@ -126,7 +128,15 @@ def _describe(run: Run) -> RunInfo:
     uri = f"models:/{models[-1].model_id}" if models else None
     info, data = run.info, run.data
     return RunInfo(
-        info.run_id, info.run_name or "", info.status, data.tags, data.params, data.metrics, uri
+        info.run_id,
+        info.run_name or "",
+        info.status,
+        data.tags,
+        data.params,
+        use_current_names(data.metrics),
+        uri,
+        str(info.experiment_id),
+        info.start_time,
     )
 
 

@@ -23,11 +23,14 @@ from mlflow.entities import (
 )
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.marked_text import replace_part
 from eyevsai.core.names import ModelName
+from eyevsai.registry.descriptions import write_descriptions
 from eyevsai.registry.entities import tag_if_exists
 from eyevsai.registry.registration import register
 from eyevsai.store.batches import log_batches
 from eyevsai.store.run_dir import MODEL_ID, REJECTED, VERSION_URI, RunDir
+from eyevsai.store.tags import NOTE
 from eyevsai.tracking.owner_marks import mark_model
 from eyevsai.tracking.write_queue import rejection_error
 
@@ -76,6 +79,15 @@ def set_tags(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) ->
     client.log_batch(
         folder.run_id, tags=[RunTag(name, value) for name, value in arguments["values"].items()]
     )
+
+
+@handler("result")
+def set_result(client: MlflowClient, folder: RunDir, arguments: dict[str, Any]) -> None:
+    """Update the part of eyevsai in the description of the run."""
+    before = client.get_run(folder.run_id).data.tags.get(NOTE, "")
+    after = replace_part(before, arguments["result"])
+    if after != before:
+        client.set_tag(folder.run_id, NOTE, after)
 
 
 @handler("metrics")
@@ -180,5 +192,7 @@ def register_version(client: MlflowClient, folder: RunDir, arguments: dict[str, 
 
 @handler("version_tags")
 def tag_version(client: MlflowClient, _: RunDir, arguments: dict[str, Any]) -> None:
-    """Set tags of a model version, if it still exists."""
-    tag_if_exists(client, arguments["name"], int(arguments["number"]), arguments["tags"])
+    """Set tags of a model version, if it still exists, and update its description."""
+    name, number = arguments["name"], int(arguments["number"])
+    tag_if_exists(client, name, number, arguments["tags"])
+    write_descriptions(client, name, [number])

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Self
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.settings import Choice, Doc, Range, Search, Settings
+from eyevsai.core.settings import Choice, Detail, Doc, NotLogged, Range, Search, Settings, When
 from eyevsai.data.settings import AugmentationSettings
 from eyevsai.training.image_sizes import ImageSizes
 
@@ -26,7 +26,7 @@ class LearningSettings(Settings):
         int, Range(32, 512), Doc("Side of the square model input, in pixels.")
     ] = 64
     class_weights: Annotated[
-        bool, Doc("Weight classes by their inverse frequency in the train split.")
+        bool, Detail(), Doc("Weight classes by their inverse frequency in the train split.")
     ] = False
 
 
@@ -37,6 +37,7 @@ class OptimizationSettings(LearningSettings):
     minutes: Annotated[
         float | None,
         Range(0.05, 100_000),
+        Detail(),
         Doc(
             "Time budget of the run in minutes: epochs, and the image size if it is not set, "
             "follow from a measurement, and the learning rate ends with the time."
@@ -46,7 +47,7 @@ class OptimizationSettings(LearningSettings):
         int, Range(2, 4096), Search(Choice((32, 64, 128))), Doc(BATCH_SIZE_DOC)
     ] = 64
     grad_accum_steps: Annotated[
-        int, Range(1, 64), Doc("Micro-batches per batch; must divide --batch-size.")
+        int, Range(1, 64), Detail(), Doc("Micro-batches per batch; must divide --batch-size.")
     ] = 1
     optimizer: Annotated[
         str,
@@ -63,7 +64,12 @@ class OptimizationSettings(LearningSettings):
         Search(Range(1e-4, 1e-1, log=True)),
         Doc("Peak learning rate."),
     ] = 3e-3
-    momentum: Annotated[float, Range(0, 0.999), Doc("Momentum; sgd and muon only.")] = 0.9
+    momentum: Annotated[
+        float,
+        Range(0, 0.999),
+        When("optimizer", ("sgd", "muon")),
+        Doc("Momentum; sgd and muon only."),
+    ] = 0.9
     weight_decay: Annotated[
         float,
         Range(0, 1),
@@ -81,21 +87,24 @@ class OptimizationSettings(LearningSettings):
         Doc("Epochs of linear warm-up from 0; at most a fifth of the epochs."),
     ] = 2.0
     min_lr_ratio: Annotated[
-        float, Range(0, 1), Doc("Minimum learning rate, as a share of --lr.")
+        float, Range(0, 1), Detail(), Doc("Minimum learning rate, as a share of --lr.")
     ] = 0.001
     decay_epochs: Annotated[
         int,
         Range(1, 10_000),
+        When("schedule", ("step",)),
         Doc("schedule=step: epochs between drops; a third of the epochs if it is not less."),
     ] = 10
     decay_rate: Annotated[
         float,
         Range(0.01, 1),
+        When("schedule", ("step", "plateau")),
         Doc("schedule=step and plateau: factor of the rate at a drop."),
     ] = 0.1
     plateau_patience: Annotated[
         int,
         Range(1, 1000),
+        When("schedule", ("plateau",)),
         Doc("schedule=plateau: epochs without a lower valid/loss before a drop."),
     ] = 3
     label_smoothing: Annotated[
@@ -105,7 +114,7 @@ class OptimizationSettings(LearningSettings):
         Doc("Share of each label spread over all classes (Szegedy et al. 2016)."),
     ] = 0.1
     clip_grad: Annotated[
-        float, Range(0, 1000), Doc("Maximum norm of the gradient; 0 does not clip.")
+        float, Range(0, 1000), Detail(), Doc("Maximum norm of the gradient; 0 does not clip.")
     ] = 1.0
     patience: Annotated[
         int,
@@ -135,6 +144,7 @@ class RegularizationSettings(Settings):
     mixup_prob: Annotated[
         float,
         Range(0, 1),
+        Detail(),
         Doc("Probability of mixing a batch; with both methods on, one is drawn at random."),
     ] = 0.5
     ema_decay: Annotated[
@@ -148,14 +158,15 @@ class RegularizationSettings(Settings):
     dropout_warmup_epochs: Annotated[
         float,
         Range(0, 10_000),
+        Detail(),
         Doc(
             "Epochs over which dropout rises from 0 (Morerio et al. 2017), at most all epochs; 0 "
             "is off."
         ),
     ] = 0.0
-    tta_flip: Annotated[bool, Doc("Average the predictions of image and mirror image (TTA).")] = (
-        False
-    )
+    tta_flip: Annotated[
+        bool, Detail(), Doc("Average the predictions of image and mirror image (TTA).")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -165,7 +176,7 @@ class ThreadSettings(Settings):
     PANEL: ClassVar[str] = "Device"
 
     threads: Annotated[
-        int, Range(0, 1024), Doc("CPU threads of this process; 0 uses one per core.")
+        int, Range(0, 1024), NotLogged(), Doc("CPU threads of this process; 0 uses one per core.")
     ] = 0
 
 
@@ -176,15 +187,18 @@ class DeviceSettings(ThreadSettings):
     device: Annotated[
         str,
         Choice(("auto", "cpu", "cuda", "mps")),
+        Detail(),
         Doc("auto selects CUDA, else MPS, else the CPU."),
     ] = "auto"
     precision: Annotated[
         str,
         Choice(("auto", "float32", "bfloat16", "float16")),
+        Detail(),
         Doc("Precision of training steps; auto selects the fastest that the hardware supports."),
     ] = "auto"
     memory_efficient: Annotated[
         bool,
+        Detail(),
         Doc(
             "Use four times as many micro-batches, and gradient checkpointing where supported: "
             "half the memory or less."
@@ -193,9 +207,12 @@ class DeviceSettings(ThreadSettings):
     devices: Annotated[
         int,
         Range(1, 1024),
+        Detail(),
         Doc("GPUs, or processes on a CPU, that share each batch (DistributedDataParallel)."),
     ] = 1
-    channels_last: Annotated[bool, Doc("Use the N,H,W,C memory format, faster on CPUs.")] = True
+    channels_last: Annotated[
+        bool, Detail(), Doc("Use the N,H,W,C memory format, faster on CPUs.")
+    ] = True
 
 
 @dataclass(frozen=True)
@@ -252,6 +269,8 @@ class NetworkSettings(TrainingSettings):
     The defaults are those with the highest accuracy per minute: docs/decisions/039-muon.md.
     """
 
+    PANEL: ClassVar[str] = "Training"
+
     optimizer: str = "muon"
     lr: float = 6e-3
     weight_decay: float = 0.05
@@ -285,6 +304,8 @@ class UnfreezingSettings(TrainingSettings):
     Tuning does not search augmentation, since each trial would then compute its own features, nor
     mixing, since fine-tuning has too few epochs for it.
     """
+
+    PANEL: ClassVar[str] = "Fine-tuning"
 
     NOT_SEARCHED: ClassVar[frozenset[str]] = frozenset(
         {"crop_scale", "rotation", "random_erasing", "mixup", "cutmix"}

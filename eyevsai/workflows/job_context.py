@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eyevsai.core.paths import expand
 from eyevsai.core.settings import Setting, Settings
@@ -16,7 +16,11 @@ from eyevsai.registry.lookup import check_not_reserved
 from eyevsai.store.backend import open_store, raising_on_denial
 from eyevsai.store.schema import check_run_dirs
 from eyevsai.store.tags import PRUNED_FROM
-from eyevsai.tracking.experiment import check_experiment, check_given_experiment
+from eyevsai.tracking.experiment import (
+    check_experiment,
+    check_given_experiment,
+    is_experiment_selected,
+)
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.tracking.run_metrics import PARTS
@@ -52,7 +56,8 @@ class JobContext:
         stop: cancellation token of the job, requested by signals.
         state_dir: folder of run state on this machine.
         run_id: run that `mlflow run` created for this call; None outside of `mlflow run`.
-        creates_runs: the workflow creates runs in the experiment of MLflow's environment variables.
+        creates_runs: the workflow creates runs in the experiment of MLflow's environment variables
+            or of its dataset.
     """
 
     stop: ShutdownHandler
@@ -65,15 +70,20 @@ class JobContext:
         """URI of the tracking store; the first access opens it and reaps stale runs.
 
         Raises:
-            UserError: the store is unusable, the experiment of new runs was deleted, or it is not
-                that of the run of `mlflow run`.
+            UserError: the store is unusable, the experiment that MLflow's environment variables
+                select was deleted, or it is not that of the run of `mlflow run`.
         """
         tracking_uri = open_store_and_reap(self.state_dir)
-        if self.creates_runs and self.run_id is None:
+        if self.creates_runs and self.run_id is not None:
+            check_given_experiment(tracking_uri, self.run_id)
+        elif self.creates_runs and is_experiment_selected():
             check_experiment(tracking_uri)
-        elif self.creates_runs:
-            check_given_experiment(tracking_uri, str(self.run_id))
         return tracking_uri
+
+    def check_experiment(self, dataset: str) -> None:
+        """Raise UserError if the experiment of new runs of a dataset was deleted."""
+        if self.creates_runs and self.run_id is None:
+            check_experiment(self.tracking_uri, dataset)
 
     @contextmanager
     def start_run(
@@ -85,7 +95,7 @@ class JobContext:
         extends: bool = False,
         is_additional: bool = False,
         changed: Collection[Setting] = (),
-        **options: str,
+        **options: Any,
     ) -> Iterator[Run]:
         """Start the run of the workflow; its status follows from how the block ends.
 

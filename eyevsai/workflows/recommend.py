@@ -79,15 +79,15 @@ def recommend(settings: DataSettings, values: Mapping[str, Any], minutes: float)
     Raises:
         UserError: the dataset cannot be used for training.
     """
-    dataset = load_dataset(settings)
+    dataset = load_dataset(settings, logs_counts=False)  # they are a part of the result
     described = describe_dataset(dataset)
     notes = []
     weights: dict[str, Any] = {}
     if described["imbalance"] >= UNBALANCED:
         weights = {"class_weights": True}
         notes.append(
-            f"The largest class has {described['imbalance']:.1f} times as many images as the "
-            "smallest: --class-weights true counts all classes equally."
+            f"The largest class is {described['imbalance']:.1f} times the smallest: "
+            "--class-weights true counts all classes equally."
         )
     backbone = next((name for name in BACKBONES if is_at_hand(name)), None)
     networks = [PLAIN, RESIDUAL, *([f"transfer/{backbone}"] if backbone else [])]
@@ -127,10 +127,11 @@ def _probe_network(model: str, request: _Request) -> Candidate:
         planned, plan = plan_training(config, request.dataset, budget)
     epochs = plan.epochs - plan.untimed_epochs
     expected = f"about {epochs} epochs at {plan.image_size} px"
-    if plan.untimed_epochs:
-        expected = f"the head, then {epochs} epochs of fine-tuning at {plan.image_size} px"
-    elif not getattr(planned.model.settings, "fine_tune_epochs", 1):
+    trains_head_only = not getattr(planned.model.settings, "fine_tune_epochs", 1)
+    if trains_head_only or (plan.untimed_epochs and not epochs):
         expected = f"the head at {plan.image_size} px"
+    elif plan.untimed_epochs:
+        expected = f"the head, then {epochs} epochs of fine-tuning at {plan.image_size} px"
     score, reason = _rate(model, plan, epochs, request.described)
     return Candidate(model, expected, reason, score, _command(model, request, request.minutes))
 
@@ -191,5 +192,5 @@ def _describe_missing(request: _Request) -> str:
     return (
         f"{model}, pretrained on ImageNet, is the better choice for photographs, but its weights "
         f"are not on this machine. Get them with `{install_command(OFFLINE)}`, then: "
-        f"{_command(model, request, request.minutes)}"
+        f"`{_command(model, request, request.minutes)}`"
     )

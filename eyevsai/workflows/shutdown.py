@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import TerminationRequested
 from eyevsai.core.process_tree import TERMINATION_SIGNALS, find_parent, terminate_this_process
+from eyevsai.core.terminal import SHOW_CURSOR
 
 if TYPE_CHECKING:
     import psutil
@@ -84,6 +85,8 @@ class ShutdownHandler(CancellationToken):
         thread = threading.Thread(target=self.at_timeout, daemon=True)
         thread.start()
         thread.join(AT_TIMEOUT_S)
+        if sys.stderr.isatty():  # a live display may have hidden the cursor
+            print(SHOW_CURSOR, end="", file=sys.stderr)
         print(
             f"Terminated: the job did not end within {GRACE_S:g} s. Saved checkpoints are kept.",
             file=sys.stderr,

@@ -17,9 +17,10 @@ from eyevsai.data.dataset import SPLIT_TABLE, Dataset, load_dataset
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.learner import Learner
 from eyevsai.models.serialization import load, read_config
-from eyevsai.registry.lookup import find_version
+from eyevsai.registry.lookup import find_dataset, find_version
 from eyevsai.registry.versions import Version, model_id_of, version_of_run
 from eyevsai.store.tags import DATASET_DIGEST, EVALUATION_WEIGHTS, JOB
+from eyevsai.store.ui_links import make_link, run_page
 from eyevsai.tracking.search import RunInfo, find_evaluations, find_run, read_json, read_text
 from eyevsai.workflows.evaluate.log_results import OWN_SPLIT
 
@@ -89,11 +90,29 @@ class TrainedModel:
         return self.run.name if self.run else self.title
 
     @property
+    def run_url(self) -> str | None:
+        """URL of the page of the training run in MLflow's UI; None if the run was deleted."""
+        if self.run is None:
+            return None
+        return make_link(self.tracking_uri, run_page(self.run.experiment_id, self.run_id))
+
+    @property
     def folder_name(self) -> str:
         """Folder name for exports: such as `pets-deep_v2-resnet-7`, or the run id."""
         if self.version is None:
             return self.run_id
         return f"{to_file_name(self.version.name)}-{self.version.number}"
+
+    def dataset_tags(self) -> dict[str, str]:
+        """Return the tag of a run about this model with its dataset; empty if that is unknown.
+
+        The tag determines the experiment of the run.
+        """
+        if self.run is not None:
+            dataset = self.run.tags.get("dataset")
+        else:
+            dataset = find_dataset(self.tracking_uri, self.version.name) if self.version else None
+        return {"dataset": dataset} if dataset else {}
 
     @property
     def seed(self) -> int:

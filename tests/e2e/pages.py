@@ -3,8 +3,8 @@
 A fenced block of `console`, `bash` or `sh` holds commands; in `console` they begin with `$ ` and
 what stands below one is what it prints. Of that, numbers and ids may differ, and `...` stands for
 anything. A `python` block is a program, which needs none of the blocks above it and prints what its
-comments say (`# prints: TEXT`). A `toml` block whose first line is `# NAME.toml` is that file,
-which commands below it read.
+comments say (`# prints: TEXT`). A `toml` or `python` block whose first line is `# NAME.toml` or
+`# NAME.py` is that file, which commands below it read.
 
 HTML comments above a block, which a reader of the source sees, say what the tests do with it:
 
@@ -38,6 +38,8 @@ REASONS = {
     "the original": "needs a file of the original system; tests/e2e/test_import.py writes one",
 }
 SHELLS = ("console", "bash", "sh")
+FILE = "file"  # language of a block that is a file
+FILE_NAME = re.compile(r"# ([\w.-]+\.(?:toml|py))\b")
 COMMENT = re.compile(r"^<!-- (not run|exit code|given): ?(.+) -->$|^<!-- (exit code) (\d+) -->$")
 INLINE = re.compile(r"(?<!`)`((?:eyevsai|mlflow run|make) [^`]+)`(?!`)")
 
@@ -53,6 +55,12 @@ class Command:
     shown: str = ""
     not_run: str | None = None
     code: int = 0
+
+    @property
+    def file_name(self) -> str | None:
+        """Return the name of a block that is a file; None for a command."""
+        found = FILE_NAME.match(self.text) if self.language == FILE else None
+        return found[1] if found else None
 
     @property
     def reason(self) -> str | None:
@@ -77,7 +85,7 @@ class Page:
     def runs(self) -> bool:
         """Whether anything in it is run by the tests."""
         return any(
-            command.not_run is None and command.language != "toml" for command in self.commands
+            command.not_run is None and command.language != FILE for command in self.commands
         )
 
     @property
@@ -144,7 +152,9 @@ def _annotate(block: list[Command], notes: list[tuple[str, str]]) -> list[Comman
 
 def _read_block(page: str, start: int, language: str, lines: list[str]) -> Iterator[Command]:
     text = "\n".join(lines)
-    if language == "python" or (language == "toml" and re.match(r"# [\w.-]+\.toml\b", text)):
+    if language in ("python", "toml") and FILE_NAME.match(text):
+        yield Command(page, start + 1, text, FILE)
+    elif language == "python":
         yield Command(
             page, start + 1, text, language, "\n...\n".join(re.findall("# prints: (.+)", text))
         )

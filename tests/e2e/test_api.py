@@ -19,7 +19,7 @@ from mlflow.tracking import fluent as fluent_state
 import eyevsai as package
 from eyevsai import compare, evaluate, export, load, train, tune
 from eyevsai.core.errors import JobError, TerminationRequested, UserError
-from tests.conftest import Eyevsai
+from tests.conftest import Eyevsai, experiments
 
 SMALL: dict[str, Any] = {"epochs": 1, "batch_size": 16, "width": 4, "image_size": 32, "threads": 1}
 
@@ -135,7 +135,7 @@ def test_an_interrupted_job_leaves_a_program_as_it_was(
     with pytest.raises(KeyboardInterrupt):
         train(data=stripes, **SMALL | {"epochs": 2})
     assert {number: signal.getsignal(number) for number in handlers} == handlers
-    (run,) = mlflow.MlflowClient().search_runs(["0"])
+    (run,) = mlflow.MlflowClient().search_runs(experiments(mlflow.MlflowClient()))
     assert (run.info.status, run.data.tags["eyevsai.termination_reason"]) == ("KILLED", "SIGINT")
     assert not mlflow.MlflowClient().search_registered_models()
     done = train(data=stripes, resume="auto", **SMALL | {"epochs": 2})
@@ -148,7 +148,9 @@ def test_sigterm_is_passed_on_when_the_run_has_ended(
     passed_on: list[str] = []
     before = signal.signal(
         signal.SIGTERM,
-        lambda *_: passed_on.append(mlflow.MlflowClient().search_runs(["0"])[0].info.status),
+        lambda *_: passed_on.append(
+            mlflow.MlflowClient().search_runs(experiments(mlflow.MlflowClient()))[0].info.status
+        ),
     )
     after_first_epoch(lambda: signal.raise_signal(signal.SIGTERM))
     try:

@@ -12,7 +12,15 @@ from mlflow import MlflowClient
 import eyevsai as package
 from eyevsai.core.errors import UserError
 from eyevsai.registry.classes import hash_classes
-from tests.conftest import SMALL, SMALL_NETWORK, STRIPES, TRAINED, Eyevsai, write_images
+from tests.conftest import (
+    SMALL,
+    SMALL_NETWORK,
+    STRIPES,
+    TRAINED,
+    Eyevsai,
+    experiments,
+    write_images,
+)
 
 NAME = TRAINED["deep_v1"]
 FAST = ("--corruption-images", "0")
@@ -41,7 +49,7 @@ def tags_of(name: str = NAME, version: int | None = None) -> dict[str, str]:
 
 
 def runs() -> int:
-    return len(MlflowClient().search_runs(["0"]))
+    return len(MlflowClient().search_runs(experiments()))
 
 
 def forget_classes() -> None:

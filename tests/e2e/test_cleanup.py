@@ -22,6 +22,7 @@ from tests.conftest import (
     copy_store,
     copy_trained,
     draw_image,
+    experiments,
     once,
 )
 from tests.invoke import invoke
@@ -94,7 +95,7 @@ def test_entry_point_cleans_up(entry_point: Eyevsai, eyevsai: Eyevsai, workplace
     assert "deleted 1 of 1 items" in said
     assert numbers() == [2]
     package.load(f"models:/{NAME}/2").predict(draw_image(0, 0))
-    calls = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'cleanup'")
+    calls = MlflowClient().search_runs(experiments(), "tags.`eyevsai.job` = 'cleanup'")
     assert [call.info.status for call in calls] == ["FINISHED"] * 2
     (entry,) = json.loads(eyevsai("registry", "log", NAME, "--json").stdout)
     assert (entry["action"], entry["versions"], entry["status"]) == ("cleanup", "1", "FINISHED")
@@ -102,11 +103,11 @@ def test_entry_point_cleans_up(entry_point: Eyevsai, eyevsai: Eyevsai, workplace
 
 def test_a_dry_run_lists_exactly_what_a_run_deletes(eyevsai: Eyevsai, workplace: Path) -> None:
     client = MlflowClient()
-    for run in client.search_runs(["0"], "tags.`eyevsai.job` = 'tune'"):
+    for run in client.search_runs(experiments(client), "tags.`eyevsai.job` = 'tune'"):
         client.set_terminated(run.info.run_id, "FINISHED", run.info.end_time - OLD_MS)
     (mark,) = {json.loads(path.read_text())["store"] for path in (workplace / "mlruns").rglob(MARK)}
     for name in ("e" * 32, "f" * 32):
-        (workplace / "mlruns" / "0" / name).mkdir()
+        (workplace / "mlruns" / "0" / name).mkdir(parents=True)
         (workplace / "mlruns" / "0" / name / "left").write_bytes(b"x" * 12345)
     # the other one could be another store's
     write_mark(workplace / "mlruns" / "0" / ("f" * 32), mark)

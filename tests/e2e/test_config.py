@@ -14,7 +14,7 @@ from mlflow.entities import Run
 import eyevsai as package
 from eyevsai.core.errors import UserError
 from eyevsai.store.tags import SOURCE_RUN_ID, STUB, WEIGHTS_SHA256
-from tests.conftest import TINY_NETWORK, Eyevsai
+from tests.conftest import TINY_NETWORK, Eyevsai, experiments
 
 TINY_YAML = "dataset: stripes\nepochs: 1\nwidth: 4\nimage-size: 32\nbatch_size: 8\nthreads: 1\n"
 # settings of a file, and parts of the error of `train`: source, setting, value or fix
@@ -70,8 +70,9 @@ def config_of(run_id: str, folder: Path) -> dict[str, object]:
     return settings
 
 
-def active_runs(experiment: str = "0") -> list[Run]:
-    return list(MlflowClient().search_runs([experiment]))
+def active_runs(experiment: str | None = None) -> list[Run]:
+    """Return the runs of an experiment, of all by default."""
+    return list(MlflowClient().search_runs([experiment] if experiment else experiments()))
 
 
 @pytest.mark.parametrize("text", MISTAKES, ids=lambda text: text.replace("\n", "; "))
@@ -208,20 +209,20 @@ def test_study_and_its_trial_are_repeated(eyevsai: Eyevsai, workplace: Path) -> 
     runs = {run.data.tags["eyevsai.job"]: run for run in active_runs()}
     eyevsai("tune", "--config", f"run:{runs['tune'].info.run_id}", "--study", "again")
     (again,) = MlflowClient().search_runs(
-        ["0"], "tags.`eyevsai.job` = 'tune' and tags.study = 'again'"
+        experiments(), "tags.`eyevsai.job` = 'tune' and tags.study = 'again'"
     )
     before, after = runs["tune"].data.params, again.data.params
     assert {name for name in before if before[name] != after.get(name)} <= {"study"}
     assert (
-        again.data.metrics["valid/best_accuracy"]
-        == runs["tune"].data.metrics["valid/best_accuracy"]
+        again.data.metrics["best_valid_accuracy"]
+        == runs["tune"].data.metrics["best_valid_accuracy"]
     )
     assert runs["tune"].data.tags["config"] == "study.yaml"
     assert again.data.tags["config"] == f"run:{runs['tune'].info.run_id}"
     assert train(eyevsai, "--config", f"run:{runs['trial'].info.run_id}").name
     options = ("--config", "study.yaml", "--n-trials", "2", "--experiment", "other")
     error = eyevsai("tune", *options).stderr
-    assert f"Run {runs['tune'].info.run_id} stays in the experiment Default" in error
+    assert f"Run {runs['tune'].info.run_id} stays in the experiment stripes" in error
 
 
 @pytest.mark.usefixtures("jobs_in_process")

@@ -14,7 +14,8 @@ from sklearn.metrics import accuracy_score, log_loss
 import eyevsai as package
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.settings import DataSettings
-from tests.conftest import SMALL, STRIPES, TRAINED, Eyevsai, write_images
+from tests.conftest import SMALL, STRIPES, TRAINED, Eyevsai, experiments, write_images
+from tests.html_pages import check_self_contained
 
 COUNTS = STRIPES
 NAME = TRAINED["deep_v1"]
@@ -47,7 +48,9 @@ def train(eyevsai: Eyevsai, data: Path, *flags: str) -> str:
 
 def runs_of(job: str) -> list[Run]:
     return [
-        run for run in MlflowClient().search_runs(["0"]) if run.data.tags.get("eyevsai.job") == job
+        run
+        for run in MlflowClient().search_runs(experiments())
+        if run.data.tags.get("eyevsai.job") == job
     ]
 
 
@@ -64,15 +67,18 @@ def test_entry_point_evaluates_on_the_test_split(
 ) -> None:
     said = entry_point("evaluate", "-P", f"run={run_id}").stdout
     assert f"run {run_id} has test_report.html" in said
+    page = f"#/experiments/1/runs/{run_id}?workflowType=machine_learning"
+    assert f"see it with: eyevsai ui\nhttp://127.0.0.1:5000/{page}" in said
     run, (call,) = MlflowClient().get_run(run_id), runs_of("evaluate")
     assert (run.info.status, call.info.status, call.data.tags["eyevsai.source_run_id"]) == (
         "FINISHED",
         "FINISHED",
         run_id,
     )
-    assert not any(name.startswith("test/") for name in call.data.metrics)
+    assert not any(name.startswith("test_") for name in call.data.metrics)
 
-    dataset = load_dataset(DataSettings(data=str(images), cache_dir=run.data.params["cache_dir"]))
+    cache_dir = json.loads(read(run_id, "config.json"))["cache_dir"]
+    dataset = load_dataset(DataSettings(data=str(images), cache_dir=cache_dir))
     items = [
         item
         for item, split in zip(dataset.samples, dataset.split_names, strict=True)
@@ -85,9 +91,9 @@ def test_entry_point_evaluates_on_the_test_split(
     ]
     truth = [item.label for item in items]
     figures = {
-        name.removeprefix("test/"): value
+        name.removeprefix("test_"): value
         for name, value in run.data.metrics.items()
-        if name.startswith("test/")
+        if name.startswith("test_")
     }
     assert figures["accuracy"] == accuracy_score(
         truth, [prediction.label for prediction in predictions]
@@ -96,7 +102,7 @@ def test_entry_point_evaluates_on_the_test_split(
         log_loss(truth, rows, labels=list(model.classes)), abs=1e-5
     )
     assert figures["accuracy_low"] <= figures["accuracy"] <= figures["accuracy_high"]
-    assert run.data.metrics["calibration/loss"] <= run.data.metrics["valid/best_loss"]
+    assert run.data.metrics["calibration_loss"] <= run.data.metrics["best_valid_loss"]
     for name in (
         "top5_accuracy",
         "brier",
@@ -112,6 +118,16 @@ def test_entry_point_evaluates_on_the_test_split(
         "brightness_1",
     ):
         assert name in figures
+    interval = f"{figures['accuracy_low']:.4f} to {figures['accuracy_high']:.4f}"
+    accuracy = f"Test accuracy {figures['accuracy']:.4f} (95 % interval {interval}) on"
+    assert f"{accuracy} {len(items)} images" in run.data.tags["mlflow.note.content"]
+    version = MlflowClient().get_model_version(NAME, "1")
+    assert f"{accuracy} `stripes`, 3 classes." in version.description
+    assert "Not evaluated" not in version.description
+    card = read(run_id, "model_card.md")
+    assert f"| accuracy | {figures['accuracy']:.4f} (95 %: {interval}) | " in card
+    assert "| `width` | 8 |" in card
+    assert "Not evaluated" not in card
     tables = {entry["path"] for entry in json.loads(run.data.tags["mlflow.loggedArtifacts"])}
     assert tables == {
         f"tables/test_{name}.json" for name in ("classes", "confusions", "predictions")
@@ -130,7 +146,14 @@ def test_entry_point_evaluates_on_the_test_split(
     page = read(run_id, "test_report.html")
     assert page.count("data:image/png;base64,") == len(pictures)
     text = re.sub(r"data:image/png;base64,[^\"]*", "", page)
-    assert "http" not in text.replace("http-equiv", "")  # nothing is fetched from elsewhere
+    # nothing is fetched from elsewhere; the style of links and the link of the run remain
+    text = re.sub(r"<a href=\"http[^\"]*\"|a\[href\^=http\]", "", text)
+    assert "http" not in text.replace("http-equiv", "")
+    words = check_self_contained(page).text
+    assert f"run {run_id}" in words
+    assert f"Accuracy {100 * figures['accuracy']:.1f} %, 95 % interval" in words
+    assert f"Calibration error (ECE) {100 * figures['ece']:.1f} %" in words
+    assert re.search(r"Gaussian blur( \d+\.\d %){5} -?\d+\.\d points test_blur_1", words)
 
 
 def test_a_version_is_evaluated_on_other_images_and_answers_only_when_it_is_sure(
@@ -150,8 +173,8 @@ def test_a_version_is_evaluated_on_other_images_and_answers_only_when_it_is_sure
     )
     run = client.get_run(run_id)
     tags = client.get_model_version(name, "1").tags
-    assert float(tags["threshold"]) == pytest.approx(run.data.metrics["test/threshold"])
-    assert (tags["target_precision"], "test/blur_1" in run.data.metrics) == ("0.9", False)
+    assert float(tags["threshold"]) == pytest.approx(run.data.metrics["test_threshold"])
+    assert (tags["target_precision"], "test_blur_1" in run.data.metrics) == ("0.9", False)
     model = package.load(f"models:/{name}/Production")
     assert model.threshold == float(tags["threshold"])
 
@@ -181,7 +204,7 @@ def test_a_version_is_evaluated_on_other_images_and_answers_only_when_it_is_sure
         "evaluate",
         run_id,
     )
-    assert other.data.metrics["test/accuracy"] == found["metrics"]["accuracy"]
+    assert other.data.metrics["test_accuracy"] == found["metrics"]["accuracy"]
     known = eyevsai(
         "evaluate", "--run", run_id, "--data", str(images), "--corruption-images", "0"
     ).stderr
@@ -194,7 +217,7 @@ def test_a_shallow_model_says_what_it_leans_on(eyevsai: Eyevsai, workplace: Path
     names = artifacts(run_id, "plots")
     assert "plots/test_importance.png" in names
     assert "plots/test_grad_cam.png" not in names
-    assert {"test/importance_hog", "test/importance_color"} <= MlflowClient().get_run(
+    assert {"test_importance_hog", "test_importance_color"} <= MlflowClient().get_run(
         run_id
     ).data.metrics.keys()
 
@@ -222,8 +245,16 @@ def test_two_models_on_the_same_images(eyevsai: Eyevsai, images: Path, workplace
         (accuracies[0] - accuracies[1]) * found["images"]
     )
     assert pair["difference"]["only_first"] == len(pair["only_first"])
-    assert "McNemar's exact test" in eyevsai("compare", first, f"models:/{NAME}/3").stdout
+    said = eyevsai("compare", first, f"models:/{NAME}/3").stdout
+    assert "McNemar's exact test" in said
+    runs = f"%5B%22{first}%22,%22{second}%22%5D"
+    link = f"#/compare-runs?runs={runs}&experiments=%5B%221%22%5D&workflowType=machine_learning"
+    assert said.endswith(f"see it with: eyevsai ui\nhttp://127.0.0.1:5000/{link}\n")
     page = (workplace / "comparison.html").read_text()
+    words = check_self_contained(page).text
+    for model in found["models"]:
+        accuracy = f"{100 * model['metrics']['accuracy']:.1f} %"
+        assert f"{model['title']} run {model['run_id']} {accuracy} 95 % interval" in words
     assert page.count("data:image/jpeg") == min(12, len(pair["only_first"])) + min(
         12, len(pair["only_second"])
     )
@@ -259,7 +290,7 @@ def test_a_corrupt_artifact_is_not_evaluated(
     spoil(workplace, run_id)
     done = eyevsai("evaluate", "--run", run_id, code=2)
     assert "its SHA-256 differs" in done.stderr
-    assert not any(name.startswith("test/") for name in MlflowClient().get_run(run_id).data.metrics)
+    assert not any(name.startswith("test_") for name in MlflowClient().get_run(run_id).data.metrics)
 
 
 @pytest.mark.processes("images are decoded in forks")

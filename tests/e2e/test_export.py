@@ -42,6 +42,7 @@ from tests.conftest import (
     copy_store,
     copy_trained,
     draw_image,
+    experiments,
     find_port,
     write_images,
 )
@@ -69,7 +70,9 @@ def trained(workplace: Path) -> str:
 
 def runs_of(job: str) -> list[Run]:
     return [
-        run for run in MlflowClient().search_runs(["0"]) if run.data.tags.get("eyevsai.job") == job
+        run
+        for run in MlflowClient().search_runs(experiments())
+        if run.data.tags.get("eyevsai.job") == job
     ]
 
 
@@ -433,7 +436,7 @@ def test_a_pruned_version_is_smaller_and_leaves(eyevsai: Eyevsai, trained: str) 
     assert pruned.data.tags["eyevsai.job"] == "train"
     assert len(MlflowClient().get_metric_history(pruned.info.run_id, "valid/accuracy")) == 2
     for name in ("accuracy", "parameters", "mflops", "size_bytes", "images_per_s"):
-        assert {f"prune/{name}_before", f"prune/{name}_after"} <= pruned.data.metrics.keys()
+        assert {f"prune_{name}_before", f"prune_{name}_after"} <= pruned.data.metrics.keys()
     assert package.load(f"models:/{MODEL}/2").metadata["format"] == "onnx"
     figures = json.loads(eyevsai("evaluate", "--model-uri", f"models:/{MODEL}/2", "--json").stdout)[
         "metrics"
@@ -454,8 +457,8 @@ def test_the_best_of_each_dataset_are_packaged(
     )
     client, shallow = MlflowClient(), "models:/stripes-shallow-svm_hog_lbp/1"
     worse = client.get_model_version("stripes-shallow-svm_hog_lbp", "1").run_id or ""
-    client.log_metric(trained, "valid/best_accuracy", 0.5)
-    client.log_metric(worse, "valid/best_accuracy", 0.4)
+    client.log_metric(trained, "best_valid_accuracy", 0.5)
+    client.log_metric(worse, "best_valid_accuracy", 0.4)
     mlflow_run(
         "export", "-P", "package=game", "-P", "format=onnx", "-P", f"output={workplace / 'out'}"
     )
@@ -476,12 +479,12 @@ def test_the_best_of_each_dataset_are_packaged(
     assert "deployment_info.json" in artifacts(call.info.run_id, "packages/game")
 
     # what was evaluated goes before what valid says
-    client.log_metric(worse, "test/accuracy", 0.45)
+    client.log_metric(worse, "test_accuracy", 0.45)
     eyevsai("export", "--package", "other", "--per-dataset", "2")
     models = json.loads((workplace / "other" / "deployment_info.json").read_text())["models"]
     assert [
         (model["model_uri"], model["metric"]) for model in models if model["dataset"] == "stripes"
-    ] == [(shallow, "test/accuracy"), (VERSION, "valid/best_accuracy")]
+    ] == [(shallow, "test_accuracy"), (VERSION, "best_valid_accuracy")]
     assert not [each for each in workplace.iterdir() if each.name.startswith(".other")]
     client.set_tag(worse, "eyevsai.dataset_digest", "of images that are gone")
     done = eyevsai("export", "--package", "third")

@@ -14,7 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai.data.sources import SOURCES, Archive
-from tests.conftest import TINY_NETWORK, Eyevsai, find_port
+from tests.conftest import TINY_NETWORK, Eyevsai, experiments, find_port
 from tests.e2e.conftest import MlflowRun
 from tests.e2e.dataset_server import Publisher, images_of, png, publishing, tar_of, zip_of
 
@@ -273,7 +273,7 @@ def test_get_is_a_hidden_alias_of_download(eyevsai: Eyevsai, workplace: Path) ->
 
 def check_data_run() -> None:
     """Fail unless the run of the entry point `data` says what was got."""
-    (run,) = MlflowClient().search_runs(["0"])
+    (run,) = MlflowClient().search_runs(experiments())
     assert (run.info.status, run.data.tags["eyevsai.job"], run.data.tags["dataset"]) == (
         "FINISHED",
         "data",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import SMALL, TRAINED, Eyevsai, copy_trained, extend_trained, once
+from tests.conftest import SMALL, TRAINED, Eyevsai, copy_trained, experiments, extend_trained, once
 from tests.mlflow_gc import collect_garbage
 
 NAME = TRAINED["deep_v1"]
@@ -54,13 +54,14 @@ def test_version_whose_run_is_gone_is_evaluated_promoted_and_exported(
         in said.stderr
     )
     (found,) = MlflowClient().search_runs(
-        ["0"], f"tags.`eyevsai.job` = 'evaluate' and tags.`eyevsai.source_run_id` = '{run_id}'"
+        experiments(),
+        f"tags.`eyevsai.job` = 'evaluate' and tags.`eyevsai.source_run_id` = '{run_id}'",
     )
-    assert found.data.metrics["test/accuracy"] > 0.5
+    assert found.data.metrics["test_accuracy"] > 0.5
     eyevsai("promote", NAME, "--version", "1")
 
     assert "onnx" in eyevsai("export", "--model-uri", URI, "--format", "onnx").stdout
-    (call,) = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'export'")
+    (call,) = MlflowClient().search_runs(experiments(), "tags.`eyevsai.job` = 'export'")
     assert {each.path for each in MlflowClient().list_artifacts(call.info.run_id, "exports/onnx")}
     eyevsai("predict", URI, image_of(workplace))
     eyevsai("predict", f"runs:/{call.info.run_id}/exports/onnx", image_of(workplace))

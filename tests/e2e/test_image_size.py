@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.conftest import TINY, Eyevsai, write_images
+from tests.conftest import TINY, Eyevsai, experiments, write_images
 
 QUICK = tuple(each for each in TINY if each not in ("--image-size", "32"))
 
@@ -24,7 +24,7 @@ def test_default_image_size_is_at_most_that_of_the_images(
     eyevsai: Eyevsai, small_images: Path, options: tuple[str, ...], size: str
 ) -> None:
     done = eyevsai("train", str(small_images), *QUICK, *options)
-    (run,) = MlflowClient().search_runs(["0"])
+    (run,) = MlflowClient().search_runs(experiments())
     assert run.data.params["image_size"] == size
     note = f"Images of {size} px instead of"
     assert (note in done.stderr) == ("--image-size" not in options)
@@ -33,5 +33,5 @@ def test_default_image_size_is_at_most_that_of_the_images(
 def test_study_and_training_have_the_same_image_size(eyevsai: Eyevsai, small_images: Path) -> None:
     settings = [each for each in QUICK if each not in ("--tuned", "never")]
     eyevsai("tune", str(small_images), *settings, "--n-trials", "1", "--sampler", "random")
-    sizes = {run.data.params["image_size"] for run in MlflowClient().search_runs(["0"])}
+    sizes = {run.data.params["image_size"] for run in MlflowClient().search_runs(experiments())}
     assert sizes == {"48"}

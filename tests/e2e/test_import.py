@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 import eyevsai as package
 from eyevsai.cli.main import main
 from eyevsai.core.errors import UserError
-from tests.conftest import ROOT, Eyevsai
+from tests.conftest import ROOT, Eyevsai, experiments
 from tests.legacy_registry import make_record, write_registry
 
 ENDED_MS = int(datetime(2025, 7, 5, 12, 20, 14, 886351).timestamp() * 1000)
@@ -63,7 +63,7 @@ def contents() -> list[dict[str, Any]]:
     client = MlflowClient()
     versions = {version.run_id: version for version in client.search_model_versions()}
     found = []
-    for run in client.search_runs(["0"]):
+    for run in client.search_runs(experiments(client)):
         version, info = versions.pop(run.info.run_id, None), run.info
         found.append(
             {
@@ -91,7 +91,7 @@ def test_a_registry_becomes_runs_and_versions(eyevsai: Eyevsai, registry: Path) 
     assert said.endswith("4 imported, 0 already imported, 0 rejected\n")
     first, _, third, failed = contents()
     assert first["times"] == (ENDED_MS - 3_600_500, ENDED_MS)
-    assert first["metrics"]["valid/best_accuracy"] == 0.49
+    assert first["metrics"]["best_valid_accuracy"] == 0.49
     assert first["params"]["dropout_rates"] == "[0.4, 0.3, 0.2]"
     assert first["files"] == ["record.json"]
     assert first["tags"]["version"] == "models:/pets-deep_v2-resnet/1"

@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from eyevsai.store.tags import WEIGHTS_SHA256
-from tests.conftest import ROOT, SMALL, Eyevsai
+from tests.conftest import ROOT, SMALL, Eyevsai, experiments
 
 MINUTES = 0.15
 CONTRADICTION = "contradicts --minutes, which determines the number of epochs"
@@ -29,7 +29,7 @@ def workplace(workplace: Path, stripes: Path) -> Path:
 
 
 def last_run(job: str = "train") -> Run:
-    runs = MlflowClient().search_runs(["0"], f"tags.`eyevsai.job` = '{job}'", max_results=1)
+    runs = MlflowClient().search_runs(experiments(), f"tags.`eyevsai.job` = '{job}'", max_results=1)
     run: Run = runs[0]
     return run
 
@@ -74,11 +74,11 @@ def test_timed_run_logs_plan_and_outcome_and_is_repeated_with_equal_weights(
 
     options = ("--config", f"run:{run.info.run_id}", "--epochs", "1")
     eyevsai("train", *options)
-    shorter = last_run().data.params
-    assert (shorter["epochs"], shorter["minutes"], shorter["replay"]) == ("1", "", "")
+    shorter = artifact(last_run(), "config.json", tmp_path / "shorter")
+    assert (shorter["epochs"], shorter["minutes"], shorter["replay"]) == (1, None, None)
     eyevsai("train", "--config", f"run:{last_run().info.run_id}", "--minutes", str(MINUTES))
-    timed = last_run().data.params
-    assert (timed["minutes"], timed["replay"]) == (str(MINUTES), "")
+    timed = artifact(last_run(), "config.json", tmp_path / "timed")
+    assert (timed["minutes"], timed["replay"]) == (MINUTES, None)
 
 
 def test_run_whose_budget_is_too_short_trains_one_step(

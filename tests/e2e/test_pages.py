@@ -26,6 +26,7 @@ from PIL import Image
 from eyevsai.cli.main import build_app
 from tests.conftest import ROOT, write_images
 from tests.e2e.pages import (
+    FILE,
     REASONS,
     SHELLS,
     Command,
@@ -52,14 +53,19 @@ TOOLS = {
     "mkdir",
     "mlflow",
     "mv",
+    "npm",
     "pip",
     "pipx",
     "read",
     "source",
     "tr",
     "uv",
+    "uvicorn",
     "uvx",
 }
+# images of servers that are not eyevsai's
+SERVERS = ("nvcr.io/nvidia/tritonserver", "tensorflow/serving", "openvino/model_server")
+FILES = {command.file_name for page in PAGES for command in page.commands}
 ENTRIES = yaml.safe_load((ROOT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
 TARGETS = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
@@ -96,10 +102,16 @@ def check(call: list[str], command: Command) -> None:
         check_eyevsai(call[call.index("eyevsai") + 1 :], where, loose=loose)
     elif call[:2] == ["docker", "build"]:
         assert (ROOT / call[call.index("--file") + 1]).is_file(), where
+    elif call[:2] == ["docker", "run"] and any(word.startswith(SERVERS) for word in call):
+        assert "--rm" in call, where
     elif call[:2] == ["docker", "run"] and "--entrypoint" not in call:
         check_eyevsai(call[call.index("eyevsai") + 1 :], where, loose=loose)
     elif call[0] == "make":
         assert {word for word in call[1:] if "=" not in word} <= set(TARGETS), where
+    elif call[:2] == ["python", "-c"]:
+        compile(call[2], where, "exec")
+    elif call[0] == "python" and call[1] in FILES:
+        pass  # a block of a page
     elif call[0] == "python":
         there = importlib.util.find_spec(call[2]) if call[1] == "-m" else (ROOT / call[1]).exists()
         assert there or call[1].endswith("/example.py"), where  # which each export has
@@ -286,7 +298,6 @@ def environment() -> dict[str, str]:
 def typed(command: Command) -> str:
     if command.language == "python":
         return f"python - <<'PROGRAM'\n{command.text}\nPROGRAM"
-    if command.language == "toml":
-        name = command.text.splitlines()[0].removeprefix("# ").split()[0]
-        return f"cat >{name} <<'FILE'\n{command.text}\nFILE"
+    if command.language == FILE:
+        return f"cat >{command.file_name} <<'FILE'\n{command.text}\nFILE"
     return command.text

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai.cli import entrypoint
-from tests.conftest import ROOT, TRAINED, Eyevsai, copy_store
+from tests.conftest import ROOT, TRAINED, Eyevsai, copy_store, experiments
 
 NAME = TRAINED["deep_v1"]
 
@@ -39,7 +39,9 @@ def test_relative_paths_refer_to_the_folder_of_the_caller(
     copy_store(template_store, tmp_path)
     result = run_project(tmp_path, "train", "data=pics")
     assert f"There is no folder pics in {tmp_path}." in result.stderr
-    (call,) = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["0"])
+    (call,) = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(
+        experiments(MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}"))
+    )
     assert (call.info.run_name, call.info.status) == ("train", "FAILED")
     assert "There is no folder pics" in call.data.tags["error"]
 
@@ -81,10 +83,12 @@ def test_run_of_a_call_is_named_after_it(
     entry_point: Eyevsai, entry: str, parameters: tuple[str, ...], name: str
 ) -> None:
     client = MlflowClient()
-    before = {run.info.run_id for run in client.search_runs(["0"])}
+    before = {run.info.run_id for run in client.search_runs(experiments(client))}
     words = [word for parameter in parameters for word in ("-P", parameter)]
     entry_point(entry, *words, code=0 if entry == "cleanup" else 1)
-    (call,) = (run for run in client.search_runs(["0"]) if run.info.run_id not in before)
+    (call,) = (
+        run for run in client.search_runs(experiments(client)) if run.info.run_id not in before
+    )
     assert call.info.run_name == name
     assert call.data.tags["eyevsai.job"] == entry
 
@@ -93,11 +97,11 @@ def test_run_of_a_recorded_call_is_deleted_later(
     entry_point: Eyevsai, eyevsai: Eyevsai, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("eyevsai.tracking.stale_runs.DELETE_STUBS_AFTER_S", -1.0)
-    before = {run.info.run_id for run in MlflowClient().search_runs(["0"])}
+    before = {run.info.run_id for run in MlflowClient().search_runs(experiments())}
     entry_point("promote", "-P", f"name={NAME}", "-P", "version=1", code=1)
-    assert len(MlflowClient().search_runs(["0"])) == len(before) + 1
+    assert len(MlflowClient().search_runs(experiments())) == len(before) + 1
     eyevsai("registry", "reconcile", NAME)
-    assert {run.info.run_id for run in MlflowClient().search_runs(["0"])} == before
+    assert {run.info.run_id for run in MlflowClient().search_runs(experiments())} == before
 
 
 def test_promotion_names_the_policy_file(eyevsai: Eyevsai, workplace: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import warnings
 from datetime import datetime, timedelta
@@ -14,7 +15,15 @@ from mlflow import MlflowClient
 import eyevsai as package
 from eyevsai.registry.lookup import find_version
 from eyevsai.registry.registration import create_reference
-from tests.conftest import SMALL, Eyevsai, copy_trained, extend_trained, once, write_images
+from tests.conftest import (
+    SMALL,
+    Eyevsai,
+    copy_trained,
+    experiments,
+    extend_trained,
+    once,
+    write_images,
+)
 
 NAME = "stripes-deep_v1-standard"
 GOOD, BAD = ("--epochs", "8"), ("--epochs", "1", "--lr", "1e-5")
@@ -54,6 +63,10 @@ def versions_in(stage: str) -> list[int]:
         ]
 
 
+def description_of(number: int) -> str:
+    return str(MlflowClient().get_model_version(NAME, str(number)).description)
+
+
 def log_of(eyevsai: Eyevsai) -> list[dict[str, object]]:
     entries: list[dict[str, object]] = json.loads(eyevsai("registry", "log", NAME, "--json").stdout)
     return entries
@@ -66,11 +79,27 @@ def test_entry_point_promotes_and_rollback_puts_back(
         "promote", "-P", f"name={NAME}", "-P", "version=1", "-P", "reason=the first"
     ).stdout
     assert f"production: models:/{NAME}/1, previously none" in said
-    (call,) = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'promote'")
+    page = f"http://127.0.0.1:5000/#/models/{NAME}/versions/1?workflowType=machine_learning"
+    assert f"see it with: eyevsai ui\n{page}" in said
+    (call,) = MlflowClient().search_runs(experiments(), "tags.`eyevsai.job` = 'promote'")
     assert (call.info.status, call.data.tags["model_uri"]) == ("FINISHED", f"models:/{NAME}/1")
+    assert "In Production since 20" in description_of(1)
+    client = MlflowClient()
+    client.update_model_version(NAME, "1", f"Before.\n\n{description_of(1)}\n\nAfter.")
+    client.update_registered_model(NAME, "Ask Ada before you use it.")
     eyevsai("promote", NAME, "--version", "2")
     assert versions_in("Production") == [2]
     assert versions_in("Archived") == [1]
+    assert re.fullmatch(
+        r"Before\.\n\n\u2063\u2063Test accuracy [^\n]* In Production from 20[-\d]+ to 20[-\d]+\. "
+        r"\[Training run\][^\n]*\u2060\u2060\n\nAfter\.",
+        description_of(1),
+    )
+    assert "In Production since 20" in description_of(2)
+    about = client.get_registered_model(NAME).description
+    assert about.startswith("Ask Ada before you use it.\n\n")
+    assert f"Production: [version 2](#/models/{NAME}/versions/2?" in about
+    assert f"Newest: [version 3](#/models/{NAME}/versions/3?" in about
     assert package.load(f"models:/{NAME}@production").metadata["settings"]["mixup"] == 0
 
     version = MlflowClient().get_model_version(NAME, "2")
@@ -256,7 +285,7 @@ def test_the_log_knows_what_was_in_production_then(eyevsai: Eyevsai, workplace: 
 def test_the_best_of_a_dataset_has_a_name_of_its_own(eyevsai: Eyevsai, workplace: Path) -> None:
     ranking = json.loads(eyevsai("registry", "best", "--dataset", "stripes", "--json").stdout)
     # the other families were not
-    evaluated = [each for each in ranking if each["metric"] == "test/accuracy"]
+    evaluated = [each for each in ranking if each["metric"] == "test_accuracy"]
     assert {each["uri"] for each in evaluated} == {
         f"models:/{NAME}/{number}" for number in (1, 2, 3)
     }

@@ -30,9 +30,11 @@ from tests.conftest import (
     copy_store,
     copy_trained,
     draw_image,
+    experiments,
     once,
     write_images,
 )
+from tests.html_pages import check_self_contained
 from tests.invoke import invoke
 from tests.legacy_registry import make_record, write_registry
 
@@ -131,7 +133,7 @@ def test_entry_point_reports_what_a_backend_can_use(entry_point: Eyevsai, workpl
     run = MlflowClient().get_run(deep["run_id"]).info
     assert deep["training_time"] == pytest.approx((run.end_time - run.start_time) / 1000)
 
-    (call,) = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'report'")
+    (call,) = MlflowClient().search_runs(experiments(), "tags.`eyevsai.job` = 'report'")
     logged = {
         Path(artifact.path).name
         for artifact in MlflowClient().list_artifacts(call.info.run_id, "reports")
@@ -158,8 +160,11 @@ def test_tables_and_the_page_say_the_same(eyevsai: Eyevsai, workplace: Path) -> 
     assert summary["summary_statistics"]["max"] == summary["best_by_dataset"]["stripes"]["accuracy"]
     page = Path(done["files"]["all_models"]).read_text(encoding="utf-8")
     for row in rows.values():
-        assert f"http://127.0.0.1:5000/#/experiments/0/runs/{row['run_id']}" in page
+        assert f"/#/experiments/1/runs/{row['run_id']}" in page  # of the dataset
     assert not re.search(r"(src|href)=\"(?!data:|http://127\.0\.0\.1:5000)", page)
+    words = check_self_contained(page).text
+    assert "stripes 2 models, 1 ready for deployment." in words
+    assert "no not evaluated, no export" in words
 
 
 def test_the_page_filters_and_sorts_in_a_browser(
@@ -187,6 +192,42 @@ def test_the_page_filters_and_sorts_in_a_browser(
         assert names() == ["deep_v1/standard", "shallow/rf_hog_lbp"]
         page.get_by_role("button", name="model type").click()
         assert names() == ["shallow/rf_hog_lbp", "deep_v1/standard"]
+        head = page.get_by_role("columnheader", name="model type")
+        assert head.get_attribute("aria-sort") == "descending"
+        page.keyboard.press("Enter")  # the button of the head has the focus
+        assert names() == ["deep_v1/standard", "shallow/rf_hog_lbp"]
+        assert head.get_attribute("aria-sort") == "ascending"
+        page.locator("#text").fill("no such model")
+        assert (page.locator(".panel:visible").count(), names()) == (0, [])
+
+
+def test_the_page_fits_phones_and_works_in_mlflows_frame(
+    eyevsai: Eyevsai, workplace: Path, screenshots: Any
+) -> None:
+    path = Path(json.loads(eyevsai("report", "--json").stdout)["files"]["all_models"])
+    # the attribute of the frame in which MLflow shows an artifact
+    frame = f'<iframe sandbox="allow-scripts" width="100%" height="800" src="{path.name}"></iframe>'
+    (path.parent / "frame.html").write_text(frame)
+    with screenshots.browser_page() as page:
+        messages: list[str] = []
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        for width in (1280, 400):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.goto(path.absolute().as_uri())
+            page.locator("#models").wait_for()
+            assert page.evaluate("document.documentElement.scrollWidth") == width
+        page.goto((path.parent / "frame.html").absolute().as_uri())
+        frame_page = page.frame_locator("iframe")
+        frame_page.get_by_role("button", name="model type").click()
+        rows = frame_page.locator("#models tbody tr")
+        assert [row.locator("td").nth(2).inner_text() for row in rows.all()] == [
+            "deep_v1/standard",
+            "shallow/rf_hog_lbp",
+        ]
+        frame_page.locator("summary", has_text="not evaluated").click()
+        assert frame_page.get_by_text(f"eyevsai evaluate {FOREST}/1").is_visible()
+        assert messages == []
 
 
 def test_ready_follows_what_becomes_of_a_model(eyevsai: Eyevsai, workplace: Path) -> None:

@@ -14,9 +14,14 @@ import yaml
 from click.testing import CliRunner
 from mlflow import MlflowClient
 
+import eyevsai
+from eyevsai import config
 from eyevsai.cli.main import build_app
+from eyevsai.core.settings import list_settings
+from eyevsai.formats.factory import FORMATS
 from eyevsai.store import tags
-from tests.conftest import ROOT, Eyevsai
+from eyevsai.tuning.settings import TuneSettings
+from tests.conftest import ROOT, Eyevsai, experiments
 from tests.e2e.pages import read_page, split_calls
 
 DOCS = ROOT / "docs"
@@ -27,6 +32,7 @@ def read(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
 
 
+@pytest.mark.processes("mkdocstrings formats signatures with ruff")
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     build = [
         "build",
@@ -45,6 +51,8 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     assert {
         "index.html",
         "first_hour.html",
+        "settings.html",
+        "command_reference.html",
         "benchmarks/RESULTS.html",
         "decisions/001-client-not-fluent.html",
     } <= pages
@@ -53,6 +61,28 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     first_hour = (tmp_path / "site" / "first_hour.html").read_text(encoding="utf-8")
     assert 'src="images/curves.png"' in first_hour
     assert 'href="../deploy/README.html"' not in home
+    api = (tmp_path / "site" / "api.html").read_text(encoding="utf-8")
+    assert 'id="eyevsai.train"' in api
+
+
+def test_each_public_name_is_on_the_page_of_the_api() -> None:
+    names = set(re.findall(r"^::: eyevsai\.(\w+)$", read("api.md"), re.MULTILINE))
+    assert names == set(eyevsai.__all__) - {"__version__"}
+
+
+def test_each_format_is_on_the_pages_of_exports_and_files() -> None:
+    for page in ("exports.md", "files.md"):
+        rows = [line.split(" | ")[0] for line in read(page).splitlines() if line.startswith("| `")]
+        known = set(re.findall(r"`([^`]+)`", " ".join(rows)))
+        assert set(FORMATS) - known == set(), page
+
+
+def test_each_setting_and_each_command_is_on_its_page() -> None:
+    settings = re.findall(r"^\| `(\w+)` \|", read("settings.md"), re.MULTILINE)
+    declared = [*config.all_train_settings(), *list_settings(TuneSettings)]
+    assert {each.name for each in declared} - set(settings) == set()
+    titles = re.findall(r"^## eyevsai (.+)$", read("command_reference.md"), re.MULTILINE)
+    assert set(titles) == set(commands_of(typer.main.get_command(build_app([]))))
 
 
 def commands_of(group: object) -> list[str]:
@@ -134,7 +164,11 @@ def test_all_that_a_run_keeps_is_explained(
         "evaluate", "--model-uri", version, "--corruption-images", "2", "--target-precision", "0.1"
     )
     client = MlflowClient()
-    run = next(run for run in client.search_runs(["0"]) if run.data.tags["eyevsai.job"] == "train")
+    run = next(
+        run
+        for run in client.search_runs(experiments(client))
+        if run.data.tags["eyevsai.job"] == "train"
+    )
     known = re.findall(r"`([^`\s]+)`", read("runs.md"))
     kept = [*run.data.metrics, *(tag for tag in run.data.tags if not tag.startswith(OF_MLFLOW))]
     kept += client.get_model_version(version.split("/")[1], "1").tags

@@ -284,6 +284,8 @@ def test_a_login_without_the_role_reads_and_is_told(
         str(stripes),
         "--batch-size",
         "8",
+        "--experiment",
+        "Default",  # MLflow lets every login create an experiment of its own
     )
     assert (done.returncode, "Traceback" in done.stderr) == (2, False)
     assert "no permission to write" in done.stderr

@@ -26,7 +26,7 @@ from eyevsai.executors.settings import ExecutorSettings
 from eyevsai.models.deep_v1.network import Block
 from eyevsai.store.tags import PARENT
 from eyevsai.workflows.sweep import train_all
-from tests.conftest import ROOT, TINY_NETWORK, Eyevsai
+from tests.conftest import ROOT, TINY_NETWORK, Eyevsai, experiments
 from tests.e2e.conftest import MlflowRun
 from tests.in_process_executor import InProcessExecutor
 
@@ -42,7 +42,7 @@ def data(workplace: Path, stripes: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 def runs(job: str) -> list[Run]:
     return MlflowClient().search_runs(
-        ["0"], f"tags.`eyevsai.job` = '{job}' and attributes.status = 'FINISHED'"
+        experiments(), f"tags.`eyevsai.job` = '{job}' and attributes.status = 'FINISHED'"
     )
 
 
@@ -202,7 +202,7 @@ def test_job_that_hangs_is_ended_and_leaves_the_others(
     assert used.max_workers == 2
     assert {(task.timeout_s, task.cpus) for task in used.tasks} == {(75.0, 3)}
     assert {run.data.tags["variation"] for run in runs("train")} == {"standard"}
-    (parent,) = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'train_all'")
+    (parent,) = MlflowClient().search_runs(experiments(), "tags.`eyevsai.job` = 'train_all'")
     assert parent.info.status == "FAILED"
 
 
@@ -306,7 +306,7 @@ def test_a_cluster_that_loses_a_machine_does_all_jobs(workplace: Path, data: Pat
         cluster.shutdown()
     assert process.returncode == 0, errors
     assert len(json.loads(said)["models"]) == 2
-    trained = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'train'")
+    trained = MlflowClient().search_runs(experiments(), "tags.`eyevsai.job` = 'train'")
     # the lost one was gone on with elsewhere
     assert [run.info.status for run in trained] == ["FINISHED"] * 2
     assert all(run.data.params["epochs"] == "100" for run in trained)

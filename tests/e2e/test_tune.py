@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 
 from eyevsai.tracking import run_lifecycle
 from eyevsai.training.trainer import Trainer
-from tests.conftest import ROOT, Eyevsai
+from tests.conftest import ROOT, Eyevsai, experiments
 
 FOREST = {
     "model": "shallow",
@@ -42,7 +42,7 @@ def flags(**settings: object) -> list[str]:
 
 
 def study_and_trials():  # type: ignore[no-untyped-def]
-    runs = MlflowClient().search_runs(["0"])
+    runs = MlflowClient().search_runs(experiments())
     parents = [run for run in runs if run.data.tags.get("eyevsai.job") == "tune"]
     trials = [run for run in runs if run.data.tags.get("eyevsai.job") == "trial"]
     return parents, sorted(trials, key=lambda run: int(run.data.tags["trial"]))
@@ -64,8 +64,8 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
     best = json.loads(
         Path(MlflowClient().download_artifacts(parent.info.run_id, "best.json")).read_text()
     )
-    accuracies = [run.data.metrics["valid/best_accuracy"] for run in trials]
-    assert best["accuracy"] == parent.data.metrics["valid/best_accuracy"] == max(accuracies)
+    accuracies = [run.data.metrics["best_valid_accuracy"] for run in trials]
+    assert best["accuracy"] == parent.data.metrics["best_valid_accuracy"] == max(accuracies)
     names = {artifact.path for artifact in MlflowClient().list_artifacts(parent.info.run_id)}
     assert {"best.json", "trials.json", "space.json", "study.html", "plots"} <= names
     table = json.loads(
@@ -80,7 +80,9 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
     assert f"--tuned auto would not use it: {few}" in taken
     assert f"run {parent.info.run_id}" in taken
     trained = next(
-        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["eyevsai.job"] == "train"
+        run
+        for run in MlflowClient().search_runs(experiments())
+        if run.data.tags["eyevsai.job"] == "train"
     )
     assert trained.data.tags["tuned_from"] == parent.info.run_id
     assert "n_estimators 200 -> 5" in trained.data.tags["tuned_settings"]
@@ -89,7 +91,9 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
     eyevsai(*train, "--max-depth", "7", "--tuned", parent.data.tags["study"])
     assert few not in eyevsai(*train, "--tuned", "never").stderr
     other, explicit, _ = (
-        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["eyevsai.job"] == "train"
+        run
+        for run in MlflowClient().search_runs(experiments())
+        if run.data.tags["eyevsai.job"] == "train"
     )
     assert (explicit.data.params["max_depth"], explicit.data.params["n_estimators"]) == ("7", "5")
     assert (other.data.params["n_estimators"], other.data.tags.get("tuned_from")) == ("200", None)
@@ -101,7 +105,9 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
 
 def last_training():  # type: ignore[no-untyped-def]
     return next(
-        run for run in MlflowClient().search_runs(["0"]) if run.data.tags["eyevsai.job"] == "train"
+        run
+        for run in MlflowClient().search_runs(experiments())
+        if run.data.tags["eyevsai.job"] == "train"
     )
 
 
@@ -131,9 +137,9 @@ def test_toy_study_leaves_the_defaults_of_train(eyevsai: Eyevsai, stripes: Path)
     # trial 0
     assert {name: first.data.params[name] for name in names} == {**defaults, "epochs": "1"}
     assert (
-        parent.data.metrics["trials/default_accuracy"] == first.data.metrics["valid/best_accuracy"]
+        parent.data.metrics["trials/default_accuracy"] == first.data.metrics["best_valid_accuracy"]
     )
-    assert f"the defaults (trial 0): {first.data.metrics['valid/best_accuracy']:.4f}" in done.stderr
+    assert f"the defaults (trial 0): {first.data.metrics['best_valid_accuracy']:.4f}" in done.stderr
 
 
 def test_study_that_is_better_than_the_defaults_is_used(
@@ -144,7 +150,7 @@ def test_study_that_is_better_than_the_defaults_is_used(
     small = {**DEEP, "data": stripes}
     eyevsai("tune", *flags(**{**small, "epochs": 2}, n_trials=10, space=space))
     (parent,), trials = study_and_trials()
-    accuracies = [run.data.metrics["valid/best_accuracy"] for run in trials]
+    accuracies = [run.data.metrics["best_valid_accuracy"] for run in trials]
     assert max(accuracies) > accuracies[0]
     best = trials[accuracies.index(max(accuracies))].data.params
     said = [
@@ -213,7 +219,7 @@ def test_same_seed_gives_the_same_study(eyevsai: Eyevsai, stripes: Path) -> None
     for run in trials:
         metrics = run.data.metrics
         rows[run.data.tags["study"]].append(
-            (run.data.params, metrics["train/loss"], metrics["valid/best_accuracy"])
+            (run.data.params, metrics["train/loss"], metrics["best_valid_accuracy"])
         )
     assert len(rows["first"]) == 4
     assert rows["first"] == rows["second"]
@@ -357,8 +363,8 @@ def test_killed_study_of_two_processes_resumes(
     finished = [run for run in trials if run.info.status == "FINISHED"]
     assert len(finished) == 8
     assert not [run for run in trials if run.info.status == "RUNNING"]
-    assert parent.data.metrics["valid/best_accuracy"] == max(
-        run.data.metrics["valid/best_accuracy"] for run in finished
+    assert parent.data.metrics["best_valid_accuracy"] == max(
+        run.data.metrics["best_valid_accuracy"] for run in finished
     )
     assert "8 complete" in done.stdout
 

@@ -22,7 +22,8 @@ from mlflow import MlflowClient
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from eyevsai.tracking.experiment import ABOUT, NOTE, VIEW, describe_experiment, page_of_runs
+from eyevsai.store.tags import NOTE
+from eyevsai.tracking.experiment_view import ABOUT, VIEW, describe_experiment, page_of_runs
 from tests.conftest import ROOT, SMALL_FOREST, TRAINED, Eyevsai, create_database, find_port
 from tests.forked_commands import Fork, fork_command
 
@@ -109,34 +110,50 @@ def end(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, st
 @pytest.mark.processes("the command and its server, a browser of the tests and Chromium")
 @pytest.mark.timeout(200)
 def test_mlflows_ui_is_opened_on_the_store_with_the_best_runs_first(
-    ui: Ui, eyevsai: Eyevsai, browser: Path, request: pytest.FixtureRequest
+    ui: Ui,
+    eyevsai: Eyevsai,
+    browser: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     port = str(find_port())
     url = f"http://127.0.0.1:{port}"
+    view = f"workflowType=machine_learning&viewStateShareKey={VIEW.rpartition('.')[2]}"
+    page_url = f"{url}/#/experiments/1/runs?{view}"
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    run_id = MlflowClient().get_model_version(TRAINED["deep_v1"], "1").run_id
+    MlflowClient().log_metric(run_id, "test_accuracy", 0.9)  # as an evaluation does
     process = ui("--port", port)
     assert get(f"{url}/health") == "OK"
-    experiment = get(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=0")["experiment"]
-    assert experiment["name"] == "Default"
+    (server, *_) = psutil.Process(process.pid).children()
+    assert server.environ()["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    experiment = get(f"{url}/api/2.0/mlflow/experiments/get?experiment_id=1")["experiment"]
+    assert experiment["name"] == "stripes"  # that of the last training
     assert {NOTE: ABOUT}.items() <= {tag["key"]: tag["value"] for tag in experiment["tags"]}.items()
-    assert f"{url}/#/experiments/0/runs?" in browser.read_text()
-    assert browser.read_text().strip().endswith(f"viewStateShareKey={VIEW.rpartition('.')[2]}")
+    assert browser.read_text().strip() == page_url
 
     taken = eyevsai("ui", "--port", port, code=2).stderr
     assert f"Port {port} is in use" in taken
     assert "--port " in taken.partition("such as")[2]
     browser.unlink()
     elsewhere = {"MLFLOW_TRACKING_URI": url}  # what was opened is a server, too
-    assert eyevsai("ui", "--no-browser", **elsewhere).stdout == f"MLflow's UI: {url}\n"
+    assert eyevsai("ui", "--no-browser", **elsewhere).stdout == f"MLflow's UI: {page_url}\n"
     assert not browser.exists()
     eyevsai("ui", **elsewhere)
-    assert browser.read_text().strip() == url
+    assert browser.read_text().strip() == page_url
     assert "Omit --port" in eyevsai("ui", "--port", "5001", code=2, **elsewhere).stderr
 
     try:
         screenshots = request.getfixturevalue("screenshots")
         with screenshots.browser_page() as page:
+            page.set_viewport_size({"width": 1280, "height": 800})
             columns = screenshots.open_best(page, url)
-            assert {"valid/best_accuracy", "dataset", "model", "variation"} <= set(columns)
+            shown = ["dataset", "model", "variation", "test_accuracy", "best_valid_accuracy"]
+            assert [name for name in columns if name in shown] == shown
+            for name in shown:  # without scrolling
+                box = page.locator(".ag-header-cell", has_text=name).first.bounding_box()
+                assert box is not None
+                assert box["x"] + box["width"] <= 1280, name
             assert page.get_by_text("Image classifiers by eyevsai").count()
             for name in TRAINED.values():
                 assert page.locator(".ag-row").get_by_text(name).count()

@@ -38,9 +38,15 @@ TAGS = {  # of runs and versions
     "points_at": "eyevsai.source_version",
     "pruned_from": "eyevsai.pruned_from",
 }
-METRICS = {"accumulation": "grad_accum_steps"} | {
-    f"best/{name}": f"valid/best_{name}"
-    for name in ("accuracy", "balanced_accuracy", "epoch", "loss", "macro_f1", "top5_accuracy")
+METRICS = {
+    "accumulation": "grad_accum_steps",
+    "best/epoch": "best_epoch",
+    "calibration/ece": "calibration_ece",
+    "test/accuracy": "test_accuracy",
+    **{
+        f"best/{name}": f"best_valid_{name}"
+        for name in ("accuracy", "balanced_accuracy", "loss", "macro_f1", "top5_accuracy")
+    },
 }
 PARAMS = {
     "accumulation": "grad_accum_steps",
@@ -173,14 +179,14 @@ def test_upgraded_store_goes_on_working(old_store: Path, eyevsai: Eyevsai) -> No
         for values in (arguments.get("values"), arguments.get("tags"), arguments.get("params"))
         for name in values or ()
     }
-    assert {"valid/best_accuracy", "grad_accum_steps", "eyevsai.dataset_digest"} <= written
+    assert {"best_valid_accuracy", "grad_accum_steps", "eyevsai.dataset_digest"} <= written
     assert not written & (ALL_SCHEMA_1 | set(METRICS) | set(SETTING_NAMES))
     assert not {path.name for path in old_store.glob("state/runs/*/*")} & set(schema.RUN_FILES)
 
     eyevsai("sync")
     found = client.get_run(unsent)
     assert found.info.status == "FINISHED"
-    assert found.data.metrics["valid/best_accuracy"] > 0
+    assert found.data.metrics["best_valid_accuracy"] > 0
     assert "best/accuracy" not in found.data.metrics
     number = found.data.tags["version"].rsplit("/", 1)[1]
     assert client.get_model_version(MODEL, number).tags["eyevsai.dataset_digest"]
@@ -188,7 +194,7 @@ def test_upgraded_store_goes_on_working(old_store: Path, eyevsai: Eyevsai) -> No
     evaluate = ("evaluate", "--model-uri", f"models:/{MODEL}/2", "--corruption-images", "0")
     evaluated = json.loads(eyevsai(*evaluate, "--json").stdout)
     run = client.get_run(evaluated["run_id"])
-    assert evaluated["metrics"]["accuracy"] == pytest.approx(run.data.metrics["test/accuracy"])
+    assert evaluated["metrics"]["accuracy"] == pytest.approx(run.data.metrics["test_accuracy"])
     compared = eyevsai("compare", *(by_name[name].info.run_id for name in (MODEL, "first version")))
     assert "accuracy" in compared.stdout
     described = eyevsai("registry", "log", MODEL, "--json").stdout

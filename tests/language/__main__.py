@@ -17,7 +17,7 @@ from tests.language.patterns import TEXT_SUFFIXES, Violation, find_violations
 
 ROOT = Path(__file__).parents[2]
 ALLOWED = Path(__file__).parent / "allowed.toml"
-CHECKED = ("eyevsai", "entrypoints", "benchmarks", "deploy", "README.md", "MLproject")
+CHECKED = ("eyevsai", "entrypoints", "benchmarks", "deploy", "docs", "README.md", "MLproject")
 
 
 def main(arguments: list[str]) -> int:

@@ -303,7 +303,7 @@ MUTANTS = [
     ),
     Mutant(
         "reports escape names",
-        "eyevsai/reports/evaluation_page.py",
+        "eyevsai/reports/page.py",
         "autoescape=True",
         "autoescape=False",
     ),

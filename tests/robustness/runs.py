@@ -20,6 +20,7 @@ from eyevsai.core.errors import TerminationRequested
 from eyevsai.store.run_dir import RunDir
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.training.trainer import Trainer
+from tests.conftest import experiments
 from tests.invoke import ROOT, invoke
 
 INJECT = Path(__file__).parent / "fault_injection"
@@ -186,7 +187,7 @@ class Sandbox:
 
     def run_ids(self) -> list[str]:
         """All runs, the newest first."""
-        return [run.info.run_id for run in self.client.search_runs(["0"])]
+        return [run.info.run_id for run in self.client.search_runs(experiments(self.client))]
 
     def outcome(self, run_id: str) -> Outcome:
         """What a run left behind."""

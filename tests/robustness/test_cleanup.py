@@ -35,7 +35,7 @@ from eyevsai.registry.stages import DELETING, assign_stage, reserved_versions
 from eyevsai.store.backend import open_store
 from eyevsai.store.run_dir import RunDir
 from eyevsai.workflows.registry.cleanup import cleanup
-from tests.conftest import ROOT, copy_store, create_database, move_paths, once
+from tests.conftest import ROOT, copy_store, create_database, experiments, move_paths, once
 from tests.invoke import invoke, restored_process
 from tests.robustness.test_store import Server
 
@@ -439,7 +439,7 @@ def test_an_alias_that_was_set_after_the_plan_is_seen(filled: Path) -> None:
 
 def test_a_run_that_was_deleted_after_the_plan_is_kept(filled: Path) -> None:
     client = open_registry(os.environ["MLFLOW_TRACKING_URI"])
-    (failed,) = client.search_runs(["0"], "attributes.status = 'FAILED'")
+    (failed,) = client.search_runs(experiments(client), "attributes.status = 'FAILED'")
     settings = CleanupSettings(failed_runs=True, yes=True, state_dir=str(filled / "state"))
 
     def delete_run(plan: Any) -> bool:
@@ -518,7 +518,7 @@ def test_a_folder_that_cannot_be_erased_is_named_and_finished_later(filled: Path
     mount = subprocess.run(["mount", "--version"], capture_output=True)
     number = "3"  # which nothing protects
     model_id = logged_model_of(open_registry(uri).get_model_version(MODEL, number).source)
-    folder = workplace / "mlruns" / "0" / "models" / model_id
+    (folder,) = workplace.glob(f"mlruns/*/models/{model_id}")
     bound = subprocess.run(
         ["mount", "--bind", str(folder / "artifacts"), str(folder / "artifacts")],
         capture_output=True,

@@ -25,6 +25,7 @@ from eyevsai.tracking.stale_runs import reap_stale_runs
 from eyevsai.training.checkpoint import Checkpoints
 from eyevsai.workflows import shutdown
 from eyevsai.workflows.shutdown import ending_with_mlflow_run, ending_with_parent, handling_signals
+from tests.conftest import experiments
 from tests.forks import join_forks, start_fork
 from tests.robustness.runs import Sandbox
 
@@ -240,7 +241,7 @@ def test_an_interrupted_run_that_mlflow_run_set_failed_is_killed_again(sandbox: 
     reap_stale_runs(f"sqlite:///{sandbox.folder / 'mlflow.db'}", sandbox.folder)
     ends = {
         run.data.tags.get("eyevsai.termination_reason", "")[:6]: run.info
-        for run in client.search_runs(["0"])
+        for run in client.search_runs(experiments(client))
     }
     assert {name: info.status for name, info in ends.items()} == {
         "SIGINT": "KILLED",

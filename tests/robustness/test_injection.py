@@ -24,7 +24,7 @@ from eyevsai.cli.parsing import OptionTable, normalize_arguments
 from eyevsai.config import train_settings
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Setting, Settings, list_settings
-from tests.conftest import ROOT, TRAINED, Eyevsai, copy_trained, write_images
+from tests.conftest import ROOT, TRAINED, Eyevsai, copy_trained, experiments, write_images
 from tests.e2e.conftest import MlflowRun
 from tests.invoke import invoke
 
@@ -337,7 +337,7 @@ def check_free_texts(run: Eyevsai, folder: Path) -> None:
         }
     )
     run("train", *(word for name, value in given.items() for word in ("-P", f"{name}={value}")))
-    (logged,) = MlflowClient().search_runs(["0"])
+    (logged,) = MlflowClient().search_runs(experiments())
     assert (logged.info.status, logged.info.run_name) == ("FINISHED", ALL)
     # MLflow logs it as it quoted it for its shell
     assert shlex.split(logged.data.params["data"]) == [str(data)]

@@ -18,7 +18,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tests.conftest import ROOT, Eyevsai
+from tests.conftest import ROOT, Eyevsai, experiments
 from tests.robustness.runs import INJECT, inject
 
 pytestmark = pytest.mark.timeout(400)
@@ -49,7 +49,7 @@ def data(tmp_path: Path, stripes: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def runs(job: str, status: str = "FINISHED") -> list[Run]:
     return MlflowClient().search_runs(
-        ["0"], f"tags.`eyevsai.job` = '{job}' and attributes.status = '{status}'"
+        experiments(), f"tags.`eyevsai.job` = '{job}' and attributes.status = '{status}'"
     )
 
 
@@ -117,7 +117,7 @@ def test_interrupted_job_of_train_all_is_resumed(
         eyevsai(*command, code=143)
     (interrupted,), (_,) = runs("train", "KILLED"), runs("train_all", "KILLED")
     eyevsai(*command)
-    (trained,) = MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'train'")
+    (trained,) = MlflowClient().search_runs(experiments(), "tags.`eyevsai.job` = 'train'")
     assert (trained.info.run_id, trained.info.status) == (interrupted.info.run_id, "FINISHED")
     (parent,) = runs("train_all")
     assert trained.data.tags["mlflow.parentRunId"] == parent.info.run_id
@@ -153,7 +153,7 @@ def test_interrupted_train_all_ends_its_jobs_and_resumes(
     eyevsai_process(*command)
     (trained,) = runs("train")
     assert (
-        len(MlflowClient().search_runs(["0"], "tags.`eyevsai.job` = 'train'")) == 1
+        len(MlflowClient().search_runs(experiments(), "tags.`eyevsai.job` = 'train'")) == 1
     )  # it was gone on with
     (parent,) = runs("train_all")
     assert trained.data.tags["mlflow.parentRunId"] == parent.info.run_id

@@ -26,9 +26,10 @@ from eyevsai.core.names import ModelName
 from eyevsai.registry.registration import register
 from eyevsai.store.backend import open_store
 from eyevsai.store.run_dir import RunDir
-from eyevsai.tracking.experiment import describe_experiment, find_experiment
+from eyevsai.tracking.experiment import find_experiment
+from eyevsai.tracking.experiment_view import describe_experiment
 from eyevsai.tracking.run import open_run
-from tests.conftest import ROOT, Eyevsai, create_database, find_port
+from tests.conftest import ROOT, Eyevsai, create_database, experiments, find_port
 from tests.forks import join_forks, start_fork
 from tests.legacy_registry import make_record, write_registry
 from tests.robustness.runs import make_sandbox
@@ -137,7 +138,7 @@ def test_server_has_every_point_after_an_outage(
     job.wait(timeout=outage_s + 200)
     assert job.returncode == 0, log.read_text()
     client = MlflowClient(tracking_uri=server.uri)
-    (run,) = client.search_runs(["0"])
+    (run,) = client.search_runs(experiments(client))
     assert run.info.status == "FINISHED"
     history = client.get_metric_history(run.info.run_id, "valid/loss")
     assert [point.step for point in history] == list(range(1, epochs + 1))
@@ -179,7 +180,7 @@ def test_pending_writes_are_synced_after_a_server_was_gone_for_good(
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "0 pending writes"
     client = MlflowClient(tracking_uri=server.uri)
-    (run,) = client.search_runs(["0"])
+    (run,) = client.search_runs(experiments(client))
     assert run.info.status == "FINISHED"
     assert len(client.get_metric_history(run.info.run_id, "valid/loss")) == 12
     assert run.data.tags["version"] == "models:/stripes-deep_v1-standard/1"
@@ -336,7 +337,7 @@ def test_many_jobs_create_one_experiment_at_the_same_moment(
     def find(_: int) -> str:
         client = MlflowClient(tracking_uri=new_store)
         barrier.wait()
-        experiment_id = find_experiment(client)
+        experiment_id = find_experiment(client, "pets")
         describe_experiment(client, experiment_id)
         return experiment_id
 
@@ -344,6 +345,8 @@ def test_many_jobs_create_one_experiment_at_the_same_moment(
         for number in range(10):
             monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"new {number}")
             assert len(set(pool.map(find, range(8)))) == 1
+        monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+        assert len(set(pool.map(find, range(8)))) == 1  # that of a dataset
 
 
 @pytest.mark.parametrize("new_store", SLOWLY_BOTH, indirect=True)
@@ -363,7 +366,9 @@ def test_store_takes_the_longest_values_of_an_imported_record(
     )
     path = write_registry(workplace / "training_registry.json", record)
     eyevsai("registry", "import", str(path), MLFLOW_TRACKING_URI=new_store)
-    (run,) = MlflowClient(tracking_uri=new_store).search_runs(["0"])
+    (run,) = MlflowClient(tracking_uri=new_store).search_runs(
+        experiments(MlflowClient(tracking_uri=new_store))
+    )
     assert run.info.status == "FINISHED"
     assert len(run.data.params) == 150
     assert len(run.data.metrics) == 1101

@@ -5,7 +5,13 @@ import json
 import pytest
 import torch
 
-from eyevsai.config import ResumeSettings, TunedSettings, compose_train, train_settings
+from eyevsai.config import (
+    ResumeSettings,
+    TunedSettings,
+    compose_train,
+    select_parameters,
+    train_settings,
+)
 from eyevsai.core.accelerator import has_cuda
 from eyevsai.core.call_settings import CallSettings
 from eyevsai.core.errors import UserError
@@ -168,3 +174,24 @@ def test_machine_without_a_driver_has_no_cuda() -> None:
 def test_a_preset_that_a_model_has_not_is_told() -> None:
     with pytest.raises(UserError, match="--preset gpu is not available for shallow/svm_hog_lbp"):
         compose_train({"model": "shallow", "preset": "gpu"})
+
+
+def test_parameters_are_the_settings_that_act() -> None:
+    values = {"data": "/home/ada/pets", "cache_dir": "/cache", "threads": 3}
+    parameters = compose_train(values).parameters("pets")
+    assert len(parameters) <= 30
+    assert parameters["dataset"] == "pets"
+    assert not {"data", "cache_dir", "threads", "decay_rate", "clip_grad"} & parameters.keys()
+    assert parameters["momentum"] == 0.9  # of muon
+    changed = {"optimizer": "adamw", "schedule": "plateau", "clip_grad": 2.0, "minutes": 3.0}
+    other = compose_train({**values, **changed}).parameters("pets")
+    assert other["clip_grad"] == 2.0  # unlike the default
+    differing = {name for name in {*parameters, *other} if parameters.get(name) != other.get(name)}
+    assert differing == {*changed, "momentum", "decay_rate", "plateau_patience"}
+    forest = compose_train({"model": "shallow", "reduction": "none"}).parameters("pets")
+    assert not {"components", "min_lr_ratio"} & forest.keys()
+
+
+def test_parameters_of_settings_that_predate_others_are_selected() -> None:
+    resolved = compose_train({}).model.resolved
+    assert select_parameters({"lr": 0.1, "removed": 1}, resolved) == {"lr": 0.1}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from eyevsai.core.settings import Choice, Doc, Range, Search
+from eyevsai.core.settings import Choice, Detail, Doc, Range, Search
 from eyevsai.models.base import Family, Variation
 from eyevsai.training.settings import NetworkSettings
 
@@ -28,10 +28,11 @@ class DeepV1Settings(NetworkSettings):
         Search(Choice((16, 32, 48))),
         Doc("Channels of the first block; they double in each later block."),
     ] = 32
-    convolutions: Annotated[int, Range(1, 4), Doc("Convolutions per block.")] = 1
+    convolutions: Annotated[int, Range(1, 4), Detail(), Doc("Convolutions per block.")] = 1
     pooling: Annotated[
         str,
         Choice(("early", "late")),
+        Detail(),
         Doc(
             "Max-pooling of the output of a block's last convolution (early), or of its last "
             "activation (late), which is slower."
@@ -44,7 +45,10 @@ class DeepV1Settings(NetworkSettings):
         Doc("Dropout before the classifier (Srivastava et al. 2014)."),
     ] = 0.2
     head_units: Annotated[
-        int, Range(0, 4096), Doc("Units of the hidden layer of the classifier; 0 for none.")
+        int,
+        Range(0, 4096),
+        Detail(),
+        Doc("Units of the hidden layer of the classifier; 0 for none."),
     ] = 0
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.settings import Choice, Doc, Range, Search
+from eyevsai.core.settings import Choice, Detail, Doc, NotLogged, Range, Search, When
 from eyevsai.models.base import Family, Variation
 from eyevsai.training.settings import NetworkSettings
 
@@ -54,14 +54,18 @@ class DeepV2Settings(NetworkSettings):
         Doc("self: self-attention over positions after the last stage (Vaswani et al. 2017)."),
     ] = "none"
     attention_reduction: Annotated[
-        int, Range(1, 64), Doc("Channel reduction ratio inside SE and CBAM.")
+        int, Range(1, 64), Detail(), Doc("Channel reduction ratio inside SE and CBAM.")
     ] = 8
     attention_heads: Annotated[
-        int, Range(1, 32), Doc("attention=self: number of heads, which split the channels.")
+        int,
+        Range(1, 32),
+        When("attention", ("self",)),
+        Doc("attention=self: number of heads, which split the channels."),
     ] = 4
     downsampling: Annotated[
         str,
         Choice(("auto", "full")),
+        Detail(),
         Doc(
             "auto: the stem halves images below 64 px, else quarters them, and strides that would "
             "leave less than 4 x 4 positions to the last stage are omitted; full: the stem "
@@ -70,6 +74,7 @@ class DeepV2Settings(NetworkSettings):
     ] = "auto"
     separable: Annotated[
         bool,
+        Detail(),
         Doc("Depthwise separable convolutions (Chollet 2017): fewer weights and operations."),
     ] = False
     stochastic_depth: Annotated[
@@ -86,6 +91,7 @@ class DeepV2Settings(NetworkSettings):
     ] = 0.2
     gradient_checkpointing: Annotated[
         bool,
+        NotLogged(),
         Doc(
             "Recompute stages in the backward pass instead of storing them, to save memory (Chen "
             "et al. 2016)."

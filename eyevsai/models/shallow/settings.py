@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from eyevsai.core.settings import Choice, Doc, Range, Search, When
+from eyevsai.core.settings import Choice, Detail, Doc, Range, Search, When
 from eyevsai.features.settings import FeatureSettings
 from eyevsai.models.base import Family, Variation
 from eyevsai.training.settings import LearningSettings, ThreadSettings
@@ -20,11 +20,12 @@ class ShallowSettings(ThreadSettings, FeatureSettings, LearningSettings):
     LEGACY: ClassVar[Mapping[str, Any]] = {"balance": False}
 
     image_size: int = 128
-    standardize: Annotated[bool, Doc("Scale every feature to mean 0 and standard deviation 1.")] = (
-        True
-    )
+    standardize: Annotated[
+        bool, Detail(), Doc("Scale every feature to mean 0 and standard deviation 1.")
+    ] = True
     balance: Annotated[
         bool,
+        Detail(),
         Doc(
             "Give each group of features the same total variance, so that large groups do not "
             "outweigh small ones."
@@ -69,6 +70,8 @@ class SvmSettings(ShallowSettings):
     gamma: Annotated[
         float | None,
         Range(1e-9, 1e3, log=True),
+        Detail(),
+        When("kernel", ("rbf", "poly")),
         Doc("kernel=rbf and poly: kernel coefficient; 1 / (features x their variance) by default."),
     ] = None
     degree: Annotated[

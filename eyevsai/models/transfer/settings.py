@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.paths import expand, is_file
-from eyevsai.core.settings import Choice, Doc, Range, Search
+from eyevsai.core.settings import Choice, Detail, Doc, Range, Search
 from eyevsai.models.base import Family, Variation
 from eyevsai.training.settings import BATCH_SIZE_DOC, UnfreezingSettings
 
@@ -29,7 +29,6 @@ class TransferSettings(UnfreezingSettings):
     LEGACY: ClassVar[Mapping[str, Any]] = {"head_solver": "sgd"}
 
     image_size: int = 224
-    crop_scale: float = 0.5
     label_smoothing: float = 0.0
     batch_size: Annotated[
         int, Range(2, 4096), Search(Choice((16, 32, 64))), Doc(BATCH_SIZE_DOC)
@@ -51,15 +50,17 @@ class TransferSettings(UnfreezingSettings):
     ] = "imagenet"
     mean: Annotated[
         str | None,
+        Detail(),
         Doc(
             "Pixel mean in the training of --weights PATH: red, green, blue in 0..1, such as "
             "0.5,0.5,0.5; by default from a JSON file next to PATH, else that of the backbone."
         ),
     ] = None
-    std: Annotated[str | None, Doc("Pixel standard deviation, like --mean.")] = None
+    std: Annotated[str | None, Detail(), Doc("Pixel standard deviation, like --mean.")] = None
     interpolation: Annotated[
         str | None,
         Choice(INTERPOLATIONS),
+        Detail(),
         Doc("Interpolation of resized images in the training of --weights, like --mean."),
     ] = None
     dense_units: Annotated[

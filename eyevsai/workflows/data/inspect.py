@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ def check_data(settings: DataSettings, page: Path) -> CuratedDataset:
         UserError: the dataset does not exist, or the page cannot be written.
     """
     from eyevsai.reports.data_page import render_data_page
+    from eyevsai.reports.page import PageOrigin
 
     dataset = _inspect(settings)
+    content = render_data_page(dataset, origin=PageOrigin(datetime.now().astimezone()))
     try:
-        page.write_text(render_data_page(dataset), encoding="utf-8")
+        page.write_text(content, encoding="utf-8")
     except OSError as error:
         raise write_error(page, error, "Choose another --page.") from error
     return dataset

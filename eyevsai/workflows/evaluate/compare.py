@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from eyevsai.core.errors import UserError, write_error
 from eyevsai.core.json import to_json
 from eyevsai.core.model_ref import parse_model
 from eyevsai.data.decode import decode
+from eyevsai.evaluation.metric_names import TEST
 from eyevsai.evaluation.significance import Difference, Interval, accuracy_interval, mcnemar
 from eyevsai.store.backend import open_store
 from eyevsai.tracking.search import RunInfo, read_json
@@ -164,9 +166,9 @@ def _common_images(source_models: Sequence[TrainedModel], predictions: Sequence[
 def _metrics(evaluation: RunInfo | None) -> dict[str, float]:
     """Return the metrics in `SHOWN` that an evaluation logged."""
     test_metrics = {
-        name.removeprefix("test/"): value
+        name.removeprefix(TEST): value
         for name, value in (evaluation.metrics if evaluation else {}).items()
-        if name.startswith("test/")
+        if name.startswith(TEST)
     }
     return {name: test_metrics[name] for name in SHOWN if name in test_metrics}
 
@@ -227,6 +229,7 @@ def _write_page(
         UserError: the page cannot be written.
     """
     from eyevsai.reports.comparison_page import ComparedImage, render_comparison_page
+    from eyevsai.reports.page import PageOrigin
 
     try:
         samples = {sample.name: sample for sample in source_models[0].load_dataset().samples}
@@ -251,7 +254,10 @@ def _write_page(
                 if samples
             ]
         )
+    origin = PageOrigin(datetime.now().astimezone())
+    run_urls = {each.run_id: each.run_url for each in source_models if each.run_url}
+    content = render_comparison_page(to_json(comparison), sheets, origin=origin, run_urls=run_urls)
     try:
-        page.write_text(render_comparison_page(to_json(comparison), sheets), encoding="utf-8")
+        page.write_text(content, encoding="utf-8")
     except OSError as error:
         raise write_error(page, error, "Choose another --page.") from error

@@ -28,11 +28,14 @@ from eyevsai.evaluation.selective import evaluate_threshold, find_threshold
 from eyevsai.evaluation.settings import EvaluateSettings
 from eyevsai.models.learner import Images, Learner
 from eyevsai.registry.classes import name_some
-from eyevsai.registry.versions import TESTED, THRESHOLD, tag_version
+from eyevsai.registry.descriptions import update_descriptions
+from eyevsai.registry.versions import TESTED, TESTED_INTERVAL, THRESHOLD, tag_version
+from eyevsai.reports.result_lines import format_interval
 from eyevsai.store.tags import JOB, SOURCE_RUN_ID
 from eyevsai.tracking.finished_runs import reopen_run
 from eyevsai.tracking.run import Run
 from eyevsai.workflows.evaluate.log_results import EvaluationLogger
+from eyevsai.workflows.evaluate.log_summary import log_summary
 from eyevsai.workflows.job_context import JobContext, job_context, log_settings
 from eyevsai.workflows.trained_model import TrainedModel, find_trained_model
 
@@ -85,6 +88,7 @@ def evaluate(
             JOB: "evaluate",
             SOURCE_RUN_ID: source_model.run_id,
             "model_uri": title,
+            **source_model.dataset_tags(),
             **tags,
         }
         with job.start_run(f"evaluate {source_model.name}", call_tags) as call:
@@ -95,8 +99,11 @@ def evaluate(
             )
             with _run_for_results(job, source_model, call, is_own_split=is_own_split) as run:
                 results_log.log_to(run)
+                log_summary(run, source_model, results_log)
             _tag_version(source_model, results_log.metrics, is_own_split=is_own_split)
             _store_threshold(source_model, result, settings)
+            if source_model.version is not None:
+                update_descriptions(source_model.tracking_uri, source_model.version)
             log_settings(call, settings)
         metrics, seconds = results_log.metrics, time.monotonic() - began
         return Evaluated(title, run.run_id, dataset.name, len(split), metrics, seconds)
@@ -343,9 +350,11 @@ def _tag_version(
 ) -> None:
     """Tag the version, if there is one, with its accuracy on the model's own test split."""
     if is_own_split and source_model.version is not None:
-        tag_version(
-            source_model.tracking_uri, source_model.version, {TESTED: f"{metrics['accuracy']:.4f}"}
-        )
+        tags = {
+            TESTED: f"{metrics['accuracy']:.4f}",
+            TESTED_INTERVAL: format_interval(metrics),
+        }
+        tag_version(source_model.tracking_uri, source_model.version, tags)
 
 
 def _store_threshold(

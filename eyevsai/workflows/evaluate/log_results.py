@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from eyevsai.data.dataset import Dataset, Split
 from eyevsai.data.seeding import derive_seed
+from eyevsai.evaluation.metric_names import TEST
 from eyevsai.evaluation.results import EvaluationResult
 from eyevsai.explanation.top_losses import top_losses
 from eyevsai.models.learner import FeatureLearner, Learner, SpatialLearner
@@ -58,11 +60,15 @@ class EvaluationLogger:
     def log_to(self, run: Run) -> None:
         """Log the metrics, tags, tables, plots and page on a run, as those of the test split."""
         from eyevsai.reports.evaluation_page import render_evaluation_page
+        from eyevsai.reports.page import PageOrigin
 
         result, classes = self.result, self.result.classes
         plots = self.plots()
-        page = render_evaluation_page(self.title, self.dataset.name, result, self.metrics, plots)
-        run.log_metrics({f"test/{name}": value for name, value in self.metrics.items()})
+        origin = PageOrigin(datetime.now().astimezone(), run.run_id, run.url)
+        page = render_evaluation_page(
+            self.title, self.dataset.name, result, self.metrics, plots, origin=origin
+        )
+        run.log_metrics({f"{TEST}{name}": value for name, value in self.metrics.items()})
         data_tags = {"test_dataset": self.dataset.name, EVALUATION_DIGEST: self.fingerprint}
         run.set_tags(data_tags | {EVALUATION_WEIGHTS: self.weights, OWN_SPLIT: self.is_own_split})
         by_class = [

@@ -96,6 +96,7 @@ def export(
             JOB: "export",
             SOURCE_RUN_ID: source_model.run_id,
             "model_uri": source_model.title,
+            **source_model.dataset_tags(),
             **tags,
         }
         title = f"export {source_model.name}"

@@ -68,7 +68,7 @@ def prune(source_model: TrainedModel, settings: ExportSettings, job: JobContext)
         learner.fit(data.train, data.valid, session.log_epoch)
         scores = session.evaluate()
         metrics = _compare(before, learner, data.valid)
-        run.log_metrics({f"{PRUNE}/{name}": value for name, value in metrics.items()})
+        run.log_metrics({f"{PRUNE}_{name}": value for name, value in metrics.items()})
         # the classes are those of the source model
         uri = session.register(scores, checks_classes=False)
     if uri is None:

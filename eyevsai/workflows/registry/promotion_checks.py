@@ -13,6 +13,7 @@ import numpy as np
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.hashing import hash_file
+from eyevsai.evaluation.metric_names import TEST
 from eyevsai.evaluation.significance import mcnemar
 from eyevsai.formats.factory import PASSED
 from eyevsai.formats.manifest import MANIFEST
@@ -114,8 +115,8 @@ def check_promotion(
         _evaluations(tracking_uri, current, current.tags.get(WEIGHTS_SHA256)) if current else []
     )
     ours, theirs = _on_same_images(evaluations, current_evaluations)
-    value = ours.metrics[f"test/{policy.metric}"]
-    metrics |= {policy.metric: value, LATENCY: ours.metrics[f"test/{LATENCY}"]}
+    value = ours.metrics[f"{TEST}{policy.metric}"]
+    metrics |= {policy.metric: value, LATENCY: ours.metrics[f"{TEST}{LATENCY}"]}
     predictions = read_predictions(tracking_uri, ours.run_id)
     classes = None if predictions is None else [label for label, _ in predictions.values()]
     floor = check_floor(version, policy, value, classes)
@@ -130,7 +131,7 @@ def check_promotion(
         is_evaluated = bool(current_evaluations)
         checks.append(_not_comparable(version, current, is_evaluated=is_evaluated))
     elif current is not None and theirs is not None:
-        metrics[f"{policy.metric}_before"] = theirs.metrics[f"test/{policy.metric}"]
+        metrics[f"{policy.metric}_before"] = theirs.metrics[f"{TEST}{policy.metric}"]
         compute_p_value = partial(_p_value, tracking_uri, ours.run_id, theirs.run_id)
         baseline = _Baseline(current.uri, value, metrics[f"{policy.metric}_before"])
         checks.append(_check_not_worse(policy, version.uri, baseline, compute_p_value))

@@ -19,6 +19,7 @@ from eyevsai.core.shell import quote
 from eyevsai.registry.audit_log import AuditRecord, read_log, recording_audit
 from eyevsai.registry.audit_tags import model_tag
 from eyevsai.registry.classes import record_classes, stage_prefix
+from eyevsai.registry.descriptions import write_descriptions
 from eyevsai.registry.entities import (
     Client,
     RegisteredModel,
@@ -182,7 +183,7 @@ class RegistryTransaction:
     def log_last_change(
         self, stage: str, before: int | None, after: int | None, reason: str | None
     ) -> None:
-        """Tag the new and the previous holder of a stage with the change.
+        """Tag the new and the previous holder of a stage with the change, and describe them.
 
         Args:
             stage: stage that changed.
@@ -196,6 +197,8 @@ class RegistryTransaction:
             self.tag(after, {f"{stage}.{key}": value for key, value in values.items()})
         if before is not None and before != after:
             self.tag(before, {f"{stage}.until": now})
+        changed = [number for number in (before, after) if number is not None]
+        write_descriptions(self.client, self.name, changed)
 
     def tag(self, version: int, tags: Mapping[str, str]) -> None:
         """Set tags of a version; do nothing if it does not exist."""

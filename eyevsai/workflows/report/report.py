@@ -17,6 +17,7 @@ from eyevsai.models.factory import select_models
 from eyevsai.reports.settings import ReportSettings
 from eyevsai.store.backend import open_store, raising_store_errors
 from eyevsai.store.tags import JOB
+from eyevsai.store.ui_links import make_link
 from eyevsai.tracking.run import Run
 from eyevsai.workflows.job_context import job_context, log_settings
 from eyevsai.workflows.shutdown import handling_signals
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from eyevsai.reports.readiness import ReadinessReport
 
 REPORTS = "reports"  # artifact folder of the files
-UI = "http://127.0.0.1:5000"  # address of `eyevsai ui`, for a store without a server
 GAME = "game_backend_report"
 CSV, SUMMARY, PAGE = "all_models_report", "summary_report", "all_models"
 
@@ -86,7 +86,7 @@ def write_reports(settings: ReportSettings, tracking_uri: str, run: Run | None =
         models = report_models(tracking_uri, versions, all_versions)
     now = datetime.now().astimezone()
     with atomic_output_files(output, now) as (building, date):
-        contents = _render(versions, models, tracking_uri, now.isoformat(timespec="seconds"))
+        contents = _render(versions, models, tracking_uri, now, run)
         files = _write(building, contents, date)
         if run is not None:
             run.log_artifacts(REPORTS, building)
@@ -126,7 +126,11 @@ def _select(versions: list[ModelVersion], settings: ReportSettings) -> list[Mode
 
 
 def _render(
-    versions: list[ModelVersion], models: list[ReadinessReport], tracking_uri: str, generated: str
+    versions: list[ModelVersion],
+    models: list[ReadinessReport],
+    tracking_uri: str,
+    now: datetime,
+    run: Run | None,
 ) -> dict[str, bytes]:
     """Return the contents of all files by file name without date.
 
@@ -136,24 +140,28 @@ def _render(
         versions: versions for the table.
         models: readiness reports of the models.
         tracking_uri: URI of the store, for links to its UI.
-        generated: time of the report in ISO 8601.
+        now: time of the report.
+        run: run that the files are logged on; None if there is none.
     """
     from eyevsai.reports.game_backend import build_game_report
     from eyevsai.reports.inline_images import draw_png
+    from eyevsai.reports.page import PageOrigin
     from eyevsai.reports.summary import list_versions, summarize, write_csv
     from eyevsai.reports.summary_page import render_summary_page
     from eyevsai.reports.summary_plots import plot_summary
 
+    generated = now.isoformat(timespec="seconds")
+    origin = PageOrigin(now, run.run_id, run.url) if run else PageOrigin(now)
     summary = summarize(versions, models, generated)
     plots = {
         name: draw_png(figure)
         for name, figure in plot_summary([each.version for each in models]).items()
     }
-    address = tracking_uri.rstrip("/") if tracking_uri.startswith("http") else UI
+    address = make_link(tracking_uri, "")
     texts = {
         f"{CSV}.csv": write_csv(list_versions(versions, models)),
         f"{SUMMARY}.json": _to_json(summary),
-        f"{PAGE}.html": render_summary_page(models, summary, plots, address),
+        f"{PAGE}.html": render_summary_page(models, summary, plots, address, origin=origin),
         f"{GAME}.json": _to_json(build_game_report(models, generated)),
     }
     contents = {f"{name}.png": content for name, content in plots.items()}

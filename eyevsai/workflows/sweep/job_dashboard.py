@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rich.constrain import Constrain
+
 from eyevsai.core.names import ModelName
+from eyevsai.core.terminal import MAX_WIDTH, is_live
 from eyevsai.executors.base import State, Status
 from eyevsai.reports.job_table import CACHED, JobRow, render_jobs
 from eyevsai.tracking.child_runs import ChildRun, find_running_children
@@ -28,8 +31,8 @@ POLL_S, LINE_EVERY_S = 3.0, 30.0
 class Dashboard:
     """Display of job states, epochs and accuracies; a context manager.
 
-    Shows a live table if stderr is a terminal, else log lines. Epochs and accuracies are read from
-    the tracking store, so that jobs may run on other machines.
+    Shows a live table if standard error is a live terminal, else log lines. Epochs and accuracies
+    are read from the tracking store, so that jobs may run on other machines.
 
     Args:
         run: run of the sweep, which gets job counts as metrics and the table as `jobs.json`.
@@ -46,7 +49,7 @@ class Dashboard:
         self._live: Live | None = None
 
     def __enter__(self) -> Dashboard:
-        if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
+        if is_live():
             from rich.console import Console
             from rich.live import Live
 
@@ -66,10 +69,14 @@ class Dashboard:
             self._polled_at = now
             self._details = self._read_progress()
         rows = self.rows(statuses)
+        # the command prints the versions, which are its result
+        shown = [
+            replace(row, detail="") if row.state in (State.DONE, CACHED) else row for row in rows
+        ]
         if self._live is not None:
-            self._live.update(render_jobs(rows))
+            self._live.update(Constrain(render_jobs(shown), MAX_WIDTH))
         else:
-            self._print_lines(rows, changed, now)
+            self._print_lines(shown, changed, now)
         if is_first or changed:
             self._log_to_run(rows, statuses)
 

@@ -75,7 +75,7 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> SweepResult:
         count = len(config.jobs)
         title, tags = (
             f"train {count} models" if count > 1 else "train 1 model",
-            {JOB: "train_all", **config.call.tags()},
+            {JOB: "train_all", **_dataset_tags(config), **config.call.tags()},
         )
         changed = config.call.changed_parameters(
             vars(config.sweep), list_settings(TrainAllSettings)
@@ -96,6 +96,16 @@ def train_all(config: TrainAllConfig, run_id: str | None = None) -> SweepResult:
             reports = _write_reports(config, tracking_uri, run) if has_models else {}
             _raise_failures(jobs, len(config.jobs))
             return SweepResult(run.run_id, jobs, cached, reports, time.monotonic() - started_at)
+
+
+def _dataset_tags(config: TrainAllConfig) -> dict[str, str]:
+    """Return the tag with the dataset of a sweep, which determines the experiment of its run.
+
+    Empty for several datasets: that run is in the experiment Default, and the runs of the jobs are
+    in those of their datasets.
+    """
+    datasets = {job.name.dataset for job in config.jobs}
+    return {"dataset": datasets.pop()} if len(datasets) == 1 else {}
 
 
 def _plan_tasks(

@@ -21,8 +21,9 @@ from pathlib import Path
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.process_tree import end_group, start_group, wait_for_end
 from eyevsai.store.backend import check_server, open_store
+from eyevsai.store.ui_links import make_link
 from eyevsai.store.uris import find_store, mask_password, sqlite_path, studies_dir
-from eyevsai.tracking.experiment import page_of_runs
+from eyevsai.tracking.experiment_view import page_of_runs
 from eyevsai.workflows.shutdown import handling_signals
 
 # time limits of the start and the end of the UI, and the interval of polling
@@ -65,8 +66,8 @@ class Window:
             ) from error
 
     def show(self, title: str, page: str = "") -> None:
-        """Print the URL after a title, and open a browser at the path `page` if enabled."""
-        print(f"{title}: {self.url}")
+        """Print the URL of the path `page` after a title, and open it in a browser if enabled."""
+        print(f"{title}: {self.url}{page}")
         if self.host not in LOOPBACK:
             print(
                 f"There is no login: anyone who can reach {self.host}:{self.port} can read and "
@@ -93,6 +94,18 @@ def find_server() -> str | None:
         return None
     check_server(uri)
     return uri
+
+
+def show_server(uri: str, *, browser: bool) -> None:
+    """Print the URL of the runs on a tracking server, and open it in a browser if enabled.
+
+    Args:
+        uri: URI of the server.
+        browser: open a browser.
+    """
+    url = make_link(uri, page_of_runs(uri))
+    print(f"MLflow's UI: {url}")
+    open_browser(url, browser)
 
 
 def show_store(window: Window, *, verbose: bool) -> None:
@@ -168,9 +181,11 @@ def _mlflow_ui(
     if (path := sqlite_path(uri)) is not None:
         command += ["--default-artifact-root", (path.parent / "mlruns").as_posix()]
     # The URI is an environment variable, because other users can read command lines. Job execution
-    # is disabled, because its workers take 0.6 GB and classifiers do not need them.
+    # is disabled, because its workers take 0.6 GB and classifiers do not need them. Telemetry of
+    # the server includes that of the pages in the browser.
     env = {
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
         **os.environ,
         "MLFLOW_BACKEND_STORE_URI": uri,
     }

@@ -21,7 +21,7 @@ from eyevsai.store.schema_upgrade import (
     upgrade_versions,
 )
 from eyevsai.store.uris import find_store, sqlite_path
-from eyevsai.tracking.experiment import update_description
+from eyevsai.tracking.experiment_view import update_description
 from eyevsai.tracking.stale_runs import check_no_process_works
 
 log = logging.getLogger("eyevsai")

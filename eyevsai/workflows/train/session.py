@@ -7,13 +7,15 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from eyevsai.config import TrainConfig
 from eyevsai.core.cores import busy_cores, count_cores
+from eyevsai.core.logging import FILE_ONLY
 from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import SPLIT_TABLE, Data, Split
-from eyevsai.evaluation.metric_names import BEST_EPOCH, VALID_BEST
+from eyevsai.evaluation.metric_names import BEST_EPOCH, CALIBRATION, IMPORTANCE, VALID_BEST
 from eyevsai.models.learner import FeatureLearner, Learner
 from eyevsai.models.serialization import read_config
 from eyevsai.registry.classes import VERSION_TAG, class_tags
@@ -62,7 +64,7 @@ class TrainingSession:
         """Log settings, environment and dataset. Call before the first training step."""
         compute, dataset = self.learner.compute(), self.data.dataset
         environment = describe_environment() | compute
-        self.run.log_params(self.config.flat())
+        self.run.log_params(self.config.parameters(self.name.dataset))
         self.run.log_dict(CONFIG, self.config.flat())
         self.run.log_dict("environment.json", environment)
         if commit := environment["git"].get("commit"):
@@ -97,6 +99,7 @@ class TrainingSession:
         """
         self.history.append(metrics)
         if epoch in self.logged_epochs:
+            self.epoch_log.show(self.history)
             return
         self.run.log_metrics(metrics, step=epoch)
         self.epoch_log.log(self.history)
@@ -104,7 +107,7 @@ class TrainingSession:
     def evaluate(self) -> dict[str, float]:
         """Return the metrics of the best weights on the valid split, before calibration.
 
-        Sets the learner's temperature. Logs the metrics as `valid/best_...`, the calibration
+        Sets the learner's temperature. Logs the metrics as `best_valid_...`, the calibration
         metrics and plots; for a `FeatureLearner`, feature importances, too.
         """
         from eyevsai.evaluation.calibration import (
@@ -115,6 +118,7 @@ class TrainingSession:
         from eyevsai.evaluation.metrics import basic_metrics, confusion_matrix
         from eyevsai.explanation.top_losses import top_losses
         from eyevsai.reports.plots import plot_confusion_matrix, plot_curves, plot_top_losses
+        from eyevsai.reports.result_lines import format_training
 
         valid, classes = self.data.valid, self.learner.classes
         labels = valid.labels.numpy()
@@ -124,19 +128,21 @@ class TrainingSession:
         calibrated = apply_temperature(probabilities, self.learner.temperature)
         self.run.log_metrics(
             {
-                "calibration/temperature": self.learner.temperature,
-                "calibration/loss": basic_metrics(calibrated, labels)["loss"],
-                "calibration/uncalibrated_ece": calibration_error(probabilities, labels),
-                "calibration/ece": calibration_error(calibrated, labels),
+                f"{CALIBRATION}temperature": self.learner.temperature,
+                f"{CALIBRATION}loss": basic_metrics(calibrated, labels)["loss"],
+                f"{CALIBRATION}uncalibrated_ece": calibration_error(probabilities, labels),
+                f"{CALIBRATION}ece": calibration_error(calibrated, labels),
             }
         )
         keys = [selection_key(metrics) for metrics in self.history]
-        best_epoch = keys.index(max(keys)) + 1
-        self.run.set_tags({"parameters": self.learner.num_parameters()})
+        best_epoch, parameters = keys.index(max(keys)) + 1, self.learner.num_parameters()
+        self.run.set_tags({"parameters": parameters})
         self.run.log_metrics(
             {f"{VALID_BEST}{name}": value for name, value in scores.items()}
             | {BEST_EPOCH: best_epoch}
         )
+        line = format_training(scores["accuracy"], best_epoch, len(self.history), parameters)
+        self.run.log_result(line)
         mistakes = top_losses(probabilities, labels, GRID_SIZE)
         images = valid.arrays([mistake.index for mistake in mistakes])
         self.run.log_figure("plots/curves.png", plot_curves(self.history, best_epoch))
@@ -157,7 +163,7 @@ class TrainingSession:
         importance = permutation_importance(
             learner, learner.features(valid.arrays()), valid.labels.numpy(), self.config.run.seed
         )
-        self.run.log_metrics({f"importance/{name}": value for name, value in importance.items()})
+        self.run.log_metrics({f"{IMPORTANCE}{name}": value for name, value in importance.items()})
         self.run.log_figure("plots/importance.png", plot_importance(importance, "valid"))
 
     def register(self, scores: dict[str, float], *, checks_classes: bool = True) -> str | None:
@@ -170,7 +176,7 @@ class TrainingSession:
             checks_classes: require the classes of the registered model. If False, the version may
                 have others, and the class list of the registered model stays.
         """
-        from eyevsai.reports.model_card import describe_model, describe_training, render_card
+        from eyevsai.reports.model_card import CARD, TrainingFacts, describe_model, render_card
         from eyevsai.serving.model_dir import (
             MODEL_FOLDER,
             hash_model_dir,
@@ -184,10 +190,15 @@ class TrainingSession:
             "parameters": self.learner.num_parameters(),
             "image_size": self.learner.preprocessing.image_size,
         }
-        card = render_card(
-            describe_model(self.learner), describe_training(self.data.dataset, scores)
+        settings = self.config.parameters(self.name.dataset)
+        facts = TrainingFacts(
+            self.run.run_id,
+            self.data.dataset,
+            settings,
+            scores,
+            date=datetime.now().astimezone(),
         )
-        self.run.log_text("model_card.md", card)
+        self.run.log_text(CARD, render_card(describe_model(self.learner), facts))
         # an interrupted call may have left a partial model directory
         shutil.rmtree(self.run.folder.path / PACKAGE, ignore_errors=True)
         digest = {DATASET_DIGEST: self.data.dataset.fingerprint}
@@ -195,7 +206,7 @@ class TrainingSession:
         model_dir = write_model_dir(
             self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata, self._wheel
         )
-        self.run.log_model(model_dir, "model", self.config.flat())
+        self.run.log_model(model_dir, "model", settings)
         weights = read_config(model_dir / MODEL_FOLDER)["sha256"]
         classes = list(self.data.dataset.classes)
         tags = summary | {SIZE: model_size(model_dir), REGISTERED_BY: getpass.getuser()}
@@ -212,7 +223,13 @@ class TrainingSession:
         )
         model_uri: str | None = self.run.folder.read(VERSION_URI) if self.run.flush() else None
         if model_uri:
-            log.info("Registered %s with valid accuracy %.4f", model_uri, scores["accuracy"])
+            # commands print it
+            log.info(
+                "Registered %s with valid accuracy %.4f",
+                model_uri,
+                scores["accuracy"],
+                extra=FILE_ONLY,
+            )
         return model_uri
 
 

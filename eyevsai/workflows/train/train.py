@@ -87,6 +87,8 @@ def train(
             log_default_data(config)
         dataset = load_dataset(config.data)  # before opening the store: most errors are in the data
         name = ModelName(dataset.name, config.model.family, config.model.variation)
+        if not resumed:
+            job.check_experiment(name.dataset)
         setting_tags: dict[str, str] = {}
         check_classes(job.tracking_uri, name, dataset.classes, consented=config.data.class_change)
         if not resumed:
@@ -102,11 +104,13 @@ def train(
         if launcher:
             launcher.join(config, dataset, learner)
         check_name(job.tracking_uri, name)
-        title = config.run.run_name or str(name)
+        title, is_numbered = config.run.run_name or str(name), config.run.run_name is None
         all_tags = {JOB: "train", **vars(name), **config.call.tags(), **tags}
         resumed_id = resumed.run_id if resumed else None
         changed = config.call.changed_parameters(config.flat(), shared_settings())
-        with job.start_run(title, all_tags, resumed=resumed_id, changed=changed) as run:
+        with job.start_run(
+            title, all_tags, resumed=resumed_id, changed=changed, is_numbered=is_numbered
+        ) as run:
             session = TrainingSession(config, learner, data, name, run, timing.budget)
             return _fit_and_register(
                 session, job.stop, timing, setting_tags, started_at, is_resumed=bool(resumed)
@@ -167,7 +171,8 @@ def _fit_and_register(
             run.set_tags(setting_tags)
         save_fingerprint(config, data.dataset, learner.preprocessing, run.folder)
     checkpoints = Checkpoints(run.folder.checkpoints, config.run.checkpoint_every_s, stop)
-    learner.fit(data.train, data.valid, session.log_epoch, checkpoints, timing.pace)
+    with session.epoch_log:
+        learner.fit(data.train, data.valid, session.log_epoch, checkpoints, timing.pace)
     scores = session.evaluate()
     timing.log(run, len(session.history))
     model_uri = session.register(scores)

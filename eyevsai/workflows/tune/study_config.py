@@ -80,6 +80,7 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
     learner.prepare(train_labels)
     tracking_uri = job.tracking_uri
     model_name = ModelName(dataset.name, model.family, model.variation)
+    job.check_experiment(model_name.dataset)
     class_change = config.trials.data.class_change
     check_classes(tracking_uri, model_name, dataset.classes, consented=class_change)
     name = config.tuning.study or model_name.registered

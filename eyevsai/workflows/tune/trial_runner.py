@@ -87,6 +87,8 @@ class TrialRunner:
         self.eta = EtaEstimator()
         self.num_images = len(self.dataset.labels_of("train"))
         self.num_skipped = 0  # consecutive trials
+        # also if the study was started in another experiment than that of new runs
+        self.experiment_id = find_run(opened.tracking_uri, parent).experiment_id
 
     def run(self, on_trial_end: Callable[[], None] = lambda: None) -> None:
         """Run trials until the study is complete, its timeout has passed or its target is reached.
@@ -225,11 +227,12 @@ class TrialRunner:
                 title,
                 tags,
                 self.config.state_dir,
+                experiment_id=self.experiment_id,
                 stop=self.stop,
                 interruption_hint="",  # the study logs one
             ) as run:
                 trial.set_user_attr(RUN_ID, run.run_id)
-                run.log_params(config.flat())
+                run.log_params(config.parameters(self.opened.name.dataset))
                 run.log_dict(CONFIG, config.flat())
                 log_input(run, self.dataset)
                 learner, data = build_learner_and_data(config, self.dataset)

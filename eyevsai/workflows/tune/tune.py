@@ -81,10 +81,13 @@ def tune(
             report.refresh()
             _log_grid_end(opened.study, run)
             states, accuracy = report.states(), best.value or 0.0
+            run.log_result(
+                f"Best valid accuracy {accuracy:.4f} in trial {best.number} of "
+                f"{sum(states.values())}{_format_defaults(opened.study)}."
+            )
             log.info(
-                "Best of %d trials: valid accuracy %.4f in trial %d%s",
+                "Best of %d trials: trial %d%s",
                 sum(states.values()),
-                accuracy,
                 best.number,
                 _format_defaults(opened.study),
             )
@@ -124,7 +127,7 @@ def _start(opened: OpenStudy, job: JobContext, extra_tags: Mapping[str, str]) ->
             log.info("Resuming study %s with %d trials.", study.name, len(study.started_trials()))
         else:
             study.parent = run.run_id
-            run.log_params(settings)
+            run.log_params(config.trials.parameters(opened.name.dataset) | asdict(config.tuning))
             run.log_dict(CONFIG, config.repeatable())
             run.log_dict("space.json", study.space.describe())
             log_input(run, opened.dataset)

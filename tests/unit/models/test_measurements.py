@@ -33,4 +33,4 @@ def test_new_values_replace_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (line,) = render_table().splitlines()[2:]
     assert line == "| `deep_v1/standard` | 1,234 |  | 96 |  |  | 0.6000 | 12.0 |"
     measured = read_measurements()["deep_v1/standard"]
-    assert measured.describe() == "0.0012 M parameters, valid accuracy 0.600 after 12 min"
+    assert measured.describe() == "0.0012 M parameters, valid accuracy 0.6000 after 12 min"

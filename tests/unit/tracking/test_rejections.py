@@ -20,6 +20,7 @@ from eyevsai.tracking.run import SyncError
 from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.tracking.write_operations import HANDLERS
 from eyevsai.tracking.write_queue import WriteQueue
+from tests.conftest import experiments
 
 
 class EndpointConnectionError(Exception):
@@ -80,7 +81,7 @@ def test_version_without_a_stored_model_is_never_registered(
         train()
     client = MlflowClient(tracking_uri=uri)
     assert client.search_registered_models() == []
-    (found,) = client.search_runs(["0"])
+    (found,) = client.search_runs(experiments(client))
     assert found.info.status == "FAILED"
     assert "rejects it" in found.data.tags["error"]
 
@@ -121,5 +122,7 @@ def test_reason_of_a_failure_is_logged_although_a_write_was_rejected(
 
     with pytest.raises(ValueError, match="the real reason"):
         fail()
-    (found,) = MlflowClient(tracking_uri=uri).search_runs(["0"])
+    (found,) = MlflowClient(tracking_uri=uri).search_runs(
+        experiments(MlflowClient(tracking_uri=uri))
+    )
     assert found.data.tags["error"] == "the real reason"

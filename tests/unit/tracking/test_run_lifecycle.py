@@ -18,10 +18,11 @@ from eyevsai.tracking.run_lifecycle import start_run
 from eyevsai.tracking.write_queue import WriteQueue
 from eyevsai.workflows import shutdown
 from eyevsai.workflows.shutdown import ShutdownHandler
+from tests.conftest import experiments
 
 
 def statuses() -> list[str]:
-    return [run.info.status for run in MlflowClient().search_runs(["0"])]
+    return [run.info.status for run in MlflowClient().search_runs(experiments())]
 
 
 def log_a_little(

@@ -9,8 +9,8 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai.store.uris import find_store
-from eyevsai.tracking.run_metrics import read_runs
-from eyevsai.tracking.search import find_study, find_tagged, read_json
+from eyevsai.tracking.run_metrics import read_columns, read_runs
+from eyevsai.tracking.search import find_run, find_study, find_tagged, read_json
 
 TAGS = {"dataset": "pets", "model": "deep_v1"}
 
@@ -69,3 +69,21 @@ def test_runs_of_every_experiment_are_found_however_many_there_are(
     assert [run.run_id for run in find_tagged(uri, TAGS)] == [run_id]
     assert find_study(uri, TAGS, None) == run_id
     assert set(read_runs(client, [run_id])) == {run_id}
+
+
+@pytest.mark.usefixtures("workplace")
+def test_metrics_that_an_earlier_version_logged_are_read_by_their_current_names() -> None:
+    client, run_id = MlflowClient(), make()
+    former = {"valid/best_accuracy": 0.5, "valid/best_epoch": 3.0, "calibration/ece": 0.1}
+    for name, value in {**former, "test/blur_1": 0.4, "test/accuracy": 0.7, "lr": 0.1}.items():
+        client.log_metric(run_id, name, value)
+    run = find_run(find_store(), run_id)
+    current = {"best_valid_accuracy": 0.5, "best_epoch": 3.0, "calibration_ece": 0.1, "lr": 0.1}
+    assert run.metrics == {**current, "test_blur_1": 0.4, "test_accuracy": 0.7}
+    assert run.score == ("test_accuracy", 0.7)
+    client.log_metric(run_id, "test_accuracy", 0.8)  # evaluated again
+    assert find_run(find_store(), run_id).score == ("test_accuracy", 0.8)
+    for reader in (read_runs, read_columns):
+        (metrics,) = reader(client, [run_id]).values()
+        assert metrics.metrics["test_accuracy"] == 0.8
+        assert metrics.metrics["best_epoch"] == 3.0

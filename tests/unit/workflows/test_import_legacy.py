@@ -31,7 +31,7 @@ def test_a_record_says_what_its_run_is() -> None:
     assert run.ended_ms - run.started_ms == 3_600_500
     assert run.status == "FINISHED"
     assert run.metrics == {
-        "valid/best_accuracy": 0.49,
+        "best_valid_accuracy": 0.49,
         "imported/final_train_accuracy": 0.6,
         "imported/total_epochs": 30,
     }
