@@ -1,9 +1,8 @@
-"""Leads the repository's Markdown into one site: README and pages beside docs/ are pages too, and
-links stay right.
+"""MkDocs hooks that build one site from README, docs/ and pages in other folders.
 
-In the repository a link leads from file to file, so that it works where code is read; here each
-becomes a link between pages. A link to a file that is no page, such as a script, becomes plain
-text.
+In the repository, links are paths between files, so that they work where the code is browsed. Here
+they become links between pages. A link to a file that is not a page, such as a script, becomes
+plain text.
 """
 
 from __future__ import annotations
@@ -31,25 +30,27 @@ LINK = re.compile(r"(?P<bang>!?)\[(?P<text>[^\]]+)\]\((?P<path>[^)#:\s]+)(?P<anc
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Navigation by the repository's paths becomes navigation by the site's."""
-    config.nav = [
-        {title: _entry(path) for title, path in item.items()} for item in config.nav or []
-    ]
+    """Replace the repository's paths in the navigation by those of the site."""
+    config.nav = [_convert(item) for item in config.nav or []]
     return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages that lie outside docs/."""
+    """Add the pages outside of docs/."""
     for path in OUTSIDE:
         files.append(File.generated(config, _page(path), abs_src_path=str(ROOT / path)))
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Leads the links of a page to the site's pages."""
+    """Convert the links of a page.
+
+    Raises:
+        FileNotFoundError: a link points to a file that does not exist.
+    """
     source = relpath(str(page.file.abs_src_path), str(ROOT))
 
-    def lead(link: re.Match[str]) -> str:
+    def convert(link: re.Match[str]) -> str:
         target = _page(normpath(join(dirname(source), link["path"])))
         if files.get_file_from_path(target) is None:
             if not (ROOT / dirname(source) / link["path"]).exists():
@@ -58,17 +59,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         path = relpath(target, dirname(page.file.src_uri) or ".")
         return f"{link['bang']}[{link['text']}]({path}{link['anchor'] or ''})"
 
-    return LINK.sub(lead, markdown)
+    return LINK.sub(convert, markdown)
 
 
-def _entry(path: str) -> Any:
-    if not path.endswith("/"):
-        return _page(path)
-    return [_page(each.relative_to(ROOT).as_posix()) for each in sorted((ROOT / path).glob("*.md"))]
+def _convert(item: dict[str, Any]) -> dict[str, Any]:
+    """Return an entry of the navigation, a page or a section, with paths of the site."""
+    ((title, content),) = item.items()
+    if isinstance(content, list):
+        return {title: [_convert(each) for each in content]}
+    if not content.endswith("/"):
+        return {title: _page(content)}
+    paths = sorted((ROOT / content).glob("*.md"))
+    return {title: [_page(path.relative_to(ROOT).as_posix()) for path in paths]}
 
 
 def _page(path: str) -> str:
-    """Where a file of the repository lies in the site: README is the first page, docs/ the site's
-    root.
-    """
+    """Return the path of a file in the site: README is the first page, docs/ the root."""
     return "index.md" if path == "README.md" else path.removeprefix("docs/")

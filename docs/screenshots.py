@@ -6,6 +6,7 @@ python docs/screenshots.py            into docs/images/
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -18,13 +19,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
 ALL_METRICS_PX = 2400  # height of a window that shows all metrics of a comparison
-MODEL = "digits-deep_v1-standard"  # is the name of the run, too
+MODEL = "digits-deep_v1-standard"
+RUN = f"{MODEL}-1"
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -83,11 +86,41 @@ def browser_page() -> Iterator[Page]:
         browser.close()
 
 
+def find_experiment(address: str) -> str:
+    """The id of the experiment of the last run."""
+    experiments = _ask(f"{address}/api/2.0/mlflow/experiments/search?max_results=100")
+    ids = [each["experiment_id"] for each in experiments["experiments"]]
+    response = _ask(
+        f"{address}/api/2.0/mlflow/runs/search",
+        {
+            "experiment_ids": ids,
+            "filter": "tags.`dataset` != ''",
+            "order_by": ["start_time DESC"],
+            "max_results": 1,
+        },
+    )
+    return str(response["runs"][0]["info"]["experiment_id"])
+
+
+def find_run_page(address: str, run_id: str, tab: str = "") -> str:
+    """The address of a run's page, and of one of its tabs."""
+    run = _ask(f"{address}/api/2.0/mlflow/runs/get?run_id={run_id}")["run"]
+    experiment_id = run["info"]["experiment_id"]
+    return (
+        f"{address}/#/experiments/{experiment_id}/runs/{run_id}{tab}?workflowType=machine_learning"
+    )
+
+
+def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
 def open_curves(page: Page, address: str, run_id: str) -> None:
     """The metrics page of a run, once its charts are drawn."""
-    page.goto(
-        f"{address}/#/experiments/0/runs/{run_id}/model-metrics?workflowType=machine_learning"
-    )
+    page.goto(find_run_page(address, run_id, "/model-metrics"))
     page.get_by_placeholder("Search metric charts").fill("(train|valid)/(accuracy|loss)")
     page.locator("svg.main-svg").nth(3).wait_for(timeout=60_000)
     _close_assistant(page)
@@ -95,7 +128,8 @@ def open_curves(page: Page, address: str, run_id: str) -> None:
 
 def open_study(page: Page, address: str, name: str) -> None:
     """The list of runs with the trials of a study unfolded."""
-    page.goto(f"{address}/#/experiments/0/runs?workflowType=machine_learning")
+    experiment_id = find_experiment(address)
+    page.goto(f"{address}/#/experiments/{experiment_id}/runs?workflowType=machine_learning")
     cell = page.locator(".ag-cell-wrapper", has_text=name).first
     cell.wait_for(timeout=60_000)
     cell.locator("button").first.click()
@@ -103,22 +137,26 @@ def open_study(page: Page, address: str, name: str) -> None:
     _close_assistant(page)
 
 
-def open_best(page: Page, address: str, experiment_id: str = "0") -> list[str]:
+def open_best(page: Page, address: str) -> list[str]:
     """The view that `eyevsai ui` opens, once its rows are drawn; the names of its columns."""
     page.goto("about:blank")
+    experiment_id = find_experiment(address)
     page.goto(
         f"{address}/#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey=eyevsai"
     )
-    page.locator(".ag-row .ag-cell[col-id*='valid/best_accuracy']").first.wait_for(timeout=60_000)
+    page.locator(".ag-row .ag-cell[col-id*='best_valid_accuracy']").first.wait_for(timeout=60_000)
     _close_assistant(page)
-    return [
-        text.strip() for text in page.locator(".ag-header-cell").all_inner_texts() if text.strip()
-    ]
+    # the order of the elements is not that on the screen
+    names: list[str] = page.locator(".ag-header-cell").evaluate_all(
+        "cells => cells.sort((a, b) => a.getBoundingClientRect().x - b.getBoundingClientRect().x)"
+        ".map(cell => cell.innerText.trim()).filter(text => text)"
+    )
+    return names
 
 
 def compare_runs(page: Page, address: str, names: Sequence[str]) -> list[list[str]]:
-    """Ticks runs in the list, presses Compare; the rows of the page that tell the runs apart, a
-    cell for each run.
+    """Select runs in the list and press Compare; return the rows of differing values, one cell per
+    run.
     """
     open_best(page, address)
     for name in names:
@@ -152,9 +190,7 @@ def compare_runs(page: Page, address: str, names: Sequence[str]) -> list[list[st
 def open_picture(page: Page, address: str, run_id: str, name: str) -> None:
     """A picture among a run's artifacts, once it is loaded."""
     page.goto("about:blank")  # a change of the address behind # alone would keep the page before it
-    page.goto(
-        f"{address}/#/experiments/0/runs/{run_id}/artifacts/plots/{name}?workflowType=machine_learning"
-    )
+    page.goto(find_run_page(address, run_id, f"/artifacts/plots/{name}"))
     page.get_by_text(f"plots/{name}").first.wait_for(timeout=60_000)
     page.wait_for_function(
         "[...document.images].some(image => image.naturalWidth > 300 && image.complete)",
@@ -166,9 +202,7 @@ def open_picture(page: Page, address: str, run_id: str, name: str) -> None:
 def open_table(page: Page, address: str, run_id: str, name: str) -> None:
     """A table among a run's artifacts, once its rows are drawn."""
     page.goto("about:blank")
-    page.goto(
-        f"{address}/#/experiments/0/runs/{run_id}/artifacts/tables/{name}?workflowType=machine_learning"
-    )
+    page.goto(find_run_page(address, run_id, f"/artifacts/tables/{name}"))
     page.get_by_role("cell").first.wait_for(timeout=60_000)
     _close_assistant(page)
 
@@ -220,10 +254,10 @@ def main() -> None:
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, "-m", "eyevsai"]
         run = partial(subprocess.run, cwd=name, env=env, check=True, capture_output=True, text=True)
-        done = run([*command, "train"])
+        trained = run([*command, "train"])
         run_id = next(
             line.split()[1].rstrip(";")
-            for line in done.stdout.splitlines()
+            for line in trained.stdout.splitlines()
             if line.startswith("run ")
         )
         run([*command, "evaluate", "--run", run_id, "--corruption-images", "0"])
@@ -260,7 +294,7 @@ def main() -> None:
             )
             # With the first metrics: MLflow scrolls their values without their names.
             page.set_viewport_size({"width": 1440, "height": 1094})
-            compare_runs(page, address, (MODEL, "narrow"))
+            compare_runs(page, address, (RUN, "narrow"))
             page.wait_for_timeout(500)
             page.screenshot(path=IMAGES / "comparison.png")
             page.set_viewport_size({"width": 1440, "height": 900})
