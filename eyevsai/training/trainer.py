@@ -29,6 +29,7 @@ from eyevsai.training.pace import Pace, SharedPace
 from eyevsai.training.process_group import current_group
 from eyevsai.training.settings import TrainingSettings
 from eyevsai.training.strategy import TrainingStrategy
+from eyevsai.training.strided_depthwise import StridedDepthwise
 from eyevsai.training.trainer_state import (
     Components,
     EpochMetrics,
@@ -333,8 +334,11 @@ class Trainer:
         """
         if self.settings.channels_last and inputs.ndim == 4:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(
-            self._device.type, self._precision, enabled=self._precision != torch.float32
+        with (
+            torch.autocast(
+                self._device.type, self._precision, enabled=self._precision != torch.float32
+            ),
+            StridedDepthwise(),
         ):
             logits = module(inputs)
         loss = micro_batch_loss(
