@@ -67,10 +67,14 @@ def read_pyproject() -> dict[str, Any] | None:
 
 
 def read_license_files() -> dict[str, bytes]:
-    """Return the contents of eyevsai's licence files by name, in a checkout or an installation."""
+    """Return the contents of eyevsai's licence files, in a checkout or an installation.
+
+    Their names are paths relative to the project's root, as in the metadata of wheels.
+    """
     if (project := read_pyproject()) is not None:
-        paths = [CHECKOUT.parent / name for name in project.get("license-files", ())]
-        return {path.name: path.read_bytes() for path in paths if path.is_file()}
+        names = project.get("license-files", ())
+        paths = {name: CHECKOUT.parent / name for name in names}
+        return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
     from importlib import metadata
 
     distribution = metadata.distribution(PROJECT)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
+from eyevsai.core.quantities import format_count
 from eyevsai.registry.artifacts import MODELS, Artifacts, size_of
 from eyevsai.registry.entities import RegisteredModel
 from eyevsai.registry.queries import RunQueries, ids_of_interrupted_cleanups
@@ -64,7 +65,7 @@ def plan_orphans(
     ]
     deleted = sum(content.runs.values())
     kept = (
-        {f"{deleted} runs that were deleted in MLflow's UI": "remove them with mlflow gc"}
+        {f"{format_count(deleted, 'run')} deleted in MLflow's UI": "remove with mlflow gc"}
         if deleted
         else {}
     )

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from eyevsai.core.model_ref import parse_version_uri
+from eyevsai.core.quantities import format_count
 from eyevsai.registry.audit_log import CLEANUP
 from eyevsai.registry.audit_tags import MODEL, model_of_tag
 from eyevsai.registry.entities import KnownVersion, RegisteredModel
@@ -336,8 +337,8 @@ def plan_studies(
             kept[target] = f"ended less than {days:g} days ago"
         else:
             trial_ids = trials_by_study.get(study.run_id, ())
-            age = (now_ms - study.ended_ms) / DAY_MS
-            reason = f"ended {age:.0f} days ago, with {len(trial_ids)} trials"
+            age = format_count(round((now_ms - study.ended_ms) / DAY_MS), "day")
+            reason = f"ended {age} ago, with {format_count(len(trial_ids), 'trial')}"
             run_ids = (*trial_ids, study.run_id)
             items.append(DeletionItem(STUDY, target, reason, run_ids=run_ids))
     return DeletionPlan(tuple(items), kept)

@@ -43,7 +43,7 @@ class Project:
         extras: names of the extras, sorted.
         scripts: functions of the commands by name.
         license: SPDX expression; empty if none is declared.
-        license_files: contents of the licence files by name; a copy of eyevsai must have them.
+        license_files: contents of the licence files by path; a copy of eyevsai must have them.
     """
 
     summary: str

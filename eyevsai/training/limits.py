@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.quantities import format_count
 from eyevsai.training.lr_schedule import limit_decay, limit_warmup
 from eyevsai.training.settings import TrainingSettings
 
@@ -43,7 +44,7 @@ def largest_batch(settings: TrainingSettings, num_images: int) -> int:
     count = settings.num_micro_batches
     largest, minimum = num_images - num_images % count, 2 * count * settings.devices
     if largest < minimum:
-        images = "1 image" if num_images == 1 else f"{num_images} images"
+        images = format_count(num_images, "image")
         raise UserError(
             f"The train split of {images} is too small: a batch has {minimum} images or more, two "
             f"in each micro-batch. Add images, {_remedies(settings)}."
@@ -54,7 +55,7 @@ def largest_batch(settings: TrainingSettings, num_images: int) -> int:
 def describe_limits(settings: TrainingSettings, num_images: int) -> list[str]:
     """Return a sentence for each value that `limit_settings` lowers, or a schedule limits."""
     limited, phases = limit_settings(settings, num_images), settings.phases
-    length = _count_epochs(sum(phases))
+    length = format_count(sum(phases), "epoch")
     notes = []
     if limited.batch_size != settings.batch_size:
         notes.append(
@@ -87,11 +88,8 @@ def describe_limits(settings: TrainingSettings, num_images: int) -> list[str]:
 
 def _describe_phases(phases: tuple[int, ...]) -> str:
     frozen, fine_tuning = phases
-    return f"{_count_epochs(frozen)} with a frozen backbone and {fine_tuning} of fine-tuning"
-
-
-def _count_epochs(number: int) -> str:
-    return "1 epoch" if number == 1 else f"{number} epochs"
+    length = format_count(frozen, "epoch")
+    return f"{length} with a frozen backbone and {fine_tuning} of fine-tuning"
 
 
 def _remedies(settings: TrainingSettings) -> str:

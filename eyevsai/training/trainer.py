@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from eyevsai.core.errors import JobError, TerminationRequested
 from eyevsai.core.progress import track
+from eyevsai.core.quantities import format_count
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.seeding import derive_seed
@@ -138,7 +139,10 @@ class Trainer:
             return True
         num_epochs = self.strategy.epochs_without_improvement(epoch, self._state.best_epoch)
         if should_stop_early(self.settings.patience, num_epochs):
-            log.info("Stopping: no better valid/accuracy for %d epochs.", self.settings.patience)
+            log.info(
+                "Stopping: no better valid/accuracy for %s.",
+                format_count(self.settings.patience, "epoch"),
+            )
             return True
         return False
 

@@ -14,6 +14,7 @@ from eyevsai.core.accelerator import has_cuda
 from eyevsai.core.cores import count_cores
 from eyevsai.core.extras import install_command
 from eyevsai.core.progress import format_seconds
+from eyevsai.core.quantities import format_count
 from eyevsai.core.settings import format_flags
 from eyevsai.core.shell import quote
 from eyevsai.data.dataset import Dataset, load_dataset
@@ -126,12 +127,13 @@ def _probe_network(model: str, request: _Request) -> Candidate:
         budget = TimeBudget(60 * request.minutes, time.monotonic())
         planned, plan = plan_training(config, request.dataset, budget)
     epochs = plan.epochs - plan.untimed_epochs
-    expected = f"about {epochs} epochs at {plan.image_size} px"
+    num_epochs = format_count(epochs, "epoch")
+    expected = f"about {num_epochs} at {plan.image_size} px"
     trains_head_only = not getattr(planned.model.settings, "fine_tune_epochs", 1)
     if trains_head_only or (plan.untimed_epochs and not epochs):
         expected = f"the head at {plan.image_size} px"
     elif plan.untimed_epochs:
-        expected = f"the head, then {epochs} epochs of fine-tuning at {plan.image_size} px"
+        expected = f"the head, then {num_epochs} of fine-tuning at {plan.image_size} px"
     score, reason = _rate(model, plan, epochs, request.described)
     return Candidate(model, expected, reason, score, _command(model, request, request.minutes))
 

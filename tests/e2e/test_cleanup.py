@@ -197,7 +197,7 @@ def test_what_was_begun_in_the_ui_is_left_to_mlflow(eyevsai: Eyevsai, workplace:
     client.delete_model_version(NAME, "1")
     client.delete_run(run_id)
     said = eyevsai("cleanup", "--orphans", "--dry-run", "--verbose").stdout
-    assert "kept: 1 runs that were deleted in MLflow's UI: remove them with mlflow gc" in said
+    assert "kept: 1 run deleted in MLflow's UI: remove with mlflow gc" in said
     assert run_id not in said
 
 

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Callable
 from email.parser import Parser
@@ -72,7 +73,9 @@ def test_wheel_and_sdist_have_each_file_of_the_package_and_the_licence(dist: Pat
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert {name for name in names if not name.split("/")[0].endswith(".dist-info")} == package
-    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for path in declared["license-files"]:
+        assert any(name.endswith(f".dist-info/licenses/{path}") for name in names)
     with tarfile.open(sdist) as source:
         members = {name.partition("/")[2] for name in source.getnames()}
     assert package | set(SOURCES) <= members

@@ -89,7 +89,7 @@ def test_pets_are_class_folders_named_after_their_files(
     done = eyevsai("data", "download", "pets")
     assert "pets: 20 images in 2 classes at " in done.stdout
     assert "has 2 classes, but the publisher states 37" in done.stderr
-    assert "Left out 2 files that are not images" in done.stderr
+    assert "Left out 2 files of other types than images" in done.stderr
     assert publisher.asked == [
         ("/pets/images.tar.gz", None),
         ("/pets/images.tar.gz", "bytes=3000-"),
@@ -154,7 +154,7 @@ def test_kaggle_is_asked_by_kagglehub(
 ) -> None:
     through_proxy(publisher, monkeypatch)
     done = eyevsai("data", "download", "street_foods")
-    assert "Left out 1 files that are not images" in done.stderr
+    assert "Left out 1 file of other types than images" in done.stderr
     assert "secret" not in done.stderr + done.stdout
     assert publisher.asked[0] == ("/api/v1/datasets.DatasetApiService/DownloadDataset", None)
     folders = {

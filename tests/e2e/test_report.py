@@ -103,7 +103,7 @@ def entries_of(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_entry_point_reports_what_a_backend_can_use(entry_point: Eyevsai, workplace: Path) -> None:
     said = entry_point("report").stdout
-    assert "2 models with 2 versions, 1 models ready for deployment" in said
+    assert "2 models with 2 versions, 1 ready for deployment" in said
     report = read(workplace / "reports", "game_backend_report")
     jsonschema.validate(report, read_schema())
     dataset = report["datasets"]["stripes"]

@@ -127,7 +127,7 @@ def test_upgraded_store_has_the_present_names_and_the_same_values(
     assert "FAIL  store" in eyevsai("doctor", code=1).stdout
     said = eyevsai("doctor", "--upgrade").stdout
     assert "ok    store" in said
-    assert "1 deleted runs were not upgraded" in said
+    assert "not upgraded: 1 deleted run." in said
     assert len(list(old_store.glob("mlflow.db.backup-*"))) == 2  # of --relocate and --upgrade
 
     after = {run.info.run_id: run for run in runs_of(client)}

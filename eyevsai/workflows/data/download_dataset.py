@@ -22,6 +22,7 @@ from eyevsai.core.hashing import hash_file
 from eyevsai.core.locks import exclusive
 from eyevsai.core.names import choose
 from eyevsai.core.paths import expand
+from eyevsai.core.quantities import format_count
 from eyevsai.core.version import VERSION
 from eyevsai.data.archive_layout import (
     place_by_folder,
@@ -251,7 +252,7 @@ def _unpack(path: Path, folder: Path, *, is_images: bool) -> None:
     with _deleting_unsafe(path):
         left_out = extract(path, folder, SUFFIXES if is_images else LISTS)
     if left_out and is_images:
-        log.info("Left out %d files that are not images", left_out)
+        log.info("Left out %s of other types than images", format_count(left_out, "file"))
 
 
 def _describe_origin(

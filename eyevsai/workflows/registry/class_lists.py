@@ -108,10 +108,16 @@ class StageClasses:
     uri: str
     stage: str
     classes: tuple[str, ...] | None  # None if unknown
+    stage_classes: tuple[str, ...] | None  # None if unknown, or if the stage had no version
     difference: ClassChange  # empty if the classes of the version or of the stage are unknown
 
     def check(self, *, consented: bool) -> Check:
         """Return the result of the promotion check; a difference passes only if consented to."""
+        if self.classes is None or self.stage_classes is None:
+            text = f"not compared: no classes are recorded for {self.stage}"
+            if self.classes is None:
+                text = "not compared: the classes of this version cannot be read"
+            return Check(CHECK, True, text)
         if self.difference.is_empty:
             return Check(CHECK, True, f"the classes are those of {self.stage} so far")
         if consented:
@@ -145,4 +151,4 @@ def compare_with_stage(transaction: RegistryTransaction, stage: str, number: int
     difference = (
         compare_classes(served or (), classes or ()) if is_known else compare_classes((), ())
     )
-    return StageClasses(version.uri, stage, classes, difference)
+    return StageClasses(version.uri, stage, classes, served, difference)

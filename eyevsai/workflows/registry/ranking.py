@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.names import choose
+from eyevsai.core.quantities import format_count
 from eyevsai.models.factory import select_models
 from eyevsai.registry.registration import create_reference
 from eyevsai.registry.settings import PromoteSettings
@@ -118,5 +119,5 @@ def promote_best(
     )
     with raising_store_errors(tracking_uri, f"Registering a version of {dataset}"):
         name, version = create_reference(tracking_uri, dataset, ranking[0].uri)
-    recorded_reason = reason or f"the best of {len(ranking)} models"
+    recorded_reason = reason or f"the best of {format_count(len(ranking), 'model')}"
     return promote(replace(settings, name=name, version=version, reason=recorded_reason))

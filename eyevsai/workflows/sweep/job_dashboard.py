@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from rich.constrain import Constrain
 
 from eyevsai.core.names import ModelName
+from eyevsai.core.quantities import format_count
 from eyevsai.core.terminal import MAX_WIDTH, is_live
 from eyevsai.executors.base import State, Status
 from eyevsai.reports.job_table import CACHED, JobRow, render_jobs
@@ -130,7 +131,7 @@ class Dashboard:
 
 def _describe(child: ChildRun) -> str:
     if child.job == "tune":
-        return f"tuning, {child.trials} trials"
+        return f"tuning, {format_count(child.trials, 'trial')}"
     if child.accuracy is not None:
         return f"epoch {child.epoch}, accuracy {child.accuracy:.4f}"
     return f"{child.job}" if child.job != "train" else ""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from eyevsai.core.cores import count_cores
 from eyevsai.core.errors import UserError
+from eyevsai.core.quantities import format_count
 from eyevsai.data.catalog import list_datasets
 from eyevsai.registry.artifacts import Artifacts, locate
 from eyevsai.registry.audit_log import check_audit_experiment
@@ -209,8 +210,8 @@ def adopt() -> str:
         [*content.runs, *content.models], former.ids, min(read_store_id(client).ids)
     )
     return (
-        f"The store has a new identity, and owns {count} folders of runs and models of the "
-        "original."
+        f"The store has a new identity, and owns {format_count(count, 'folder')} of runs and "
+        "models of the original."
     )
 
 

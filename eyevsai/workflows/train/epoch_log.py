@@ -43,7 +43,7 @@ class EpochLog:
 
     def __enter__(self) -> EpochLog:
         self._eta = EtaEstimator()
-        if (self.num_epochs > 1 or self.budget) and is_live() and not is_verbose():
+        if not self._is_single and is_live() and not is_verbose():
             from eyevsai.workflows.train.epoch_display import EpochDisplay  # imports rich
 
             display = EpochDisplay(lambda epoch: self._describe_remaining(epoch).lstrip(", "))
@@ -65,26 +65,20 @@ class EpochLog:
     def log(self, history: Sequence[EpochMetrics]) -> None:
         """Log the last epoch of `history`, the metrics of all epochs so far.
 
-        Writes one INFO line with accuracies and losses, and one DEBUG line with all metrics. On a
+        Writes one INFO line with accuracies and losses, and one DEBUG line with all metrics. The
+        INFO line of a training of one epoch has no valid metrics, because they are the result. On a
         live terminal, the line is written to log files only. Call once after each epoch: the time
         left is estimated from the intervals between calls.
         """
         self._eta.step()
         epoch, metrics = len(history), history[-1]
-        best = max(range(epoch), key=lambda index: selection_key(history[index]))
-        best_so_far = (
-            "the best so far"
-            if best == epoch - 1
-            else f"best {history[best]['valid/accuracy']:.4f} in epoch {best + 1}"
-        )
         speed = f", {metrics['images_per_s']:,.0f} images/s" if "images_per_s" in metrics else ""
         log.info(
-            "epoch %d%s  valid accuracy %.4f (%s), loss %.4f; train accuracy %.4f, loss %.4f%s%s",
+            "epoch %d%s  %strain accuracy %.4f, loss %.4f%s%s",
             epoch,
             "" if self.budget else f" of {self.num_epochs}",
-            metrics[EPOCH_ACCURACY],
-            best_so_far,
-            metrics["valid/loss"],
+            # the valid metrics of a single epoch are the result, which follows
+            "" if self._is_single else f"{_describe_valid(history)}; ",
             metrics["train/accuracy"],
             metrics["train/loss"],
             speed,
@@ -98,8 +92,27 @@ class EpochLog:
             "  ".join(f"{name} {value:.4g}" for name, value in metrics.items()),
         )
 
+    @property
+    def _is_single(self) -> bool:
+        return self.num_epochs == 1 and self.budget is None
+
     def _describe_remaining(self, epoch: int) -> str:
         if self.budget is None:
             return self._eta.remaining(self.num_epochs - epoch)
         seconds = max(0.0, self.budget.total_s - self.budget.elapsed())
         return f", {format_seconds(seconds)} of the time budget left"
+
+
+def _describe_valid(history: Sequence[EpochMetrics]) -> str:
+    """Return the valid metrics of the last epoch, and whether it is the best one."""
+    metrics = history[-1]
+    best = max(range(len(history)), key=lambda index: selection_key(history[index]))
+    best_so_far = (
+        "the best so far"
+        if best == len(history) - 1
+        else f"best {history[best][EPOCH_ACCURACY]:.4f} in epoch {best + 1}"
+    )
+    return (
+        f"valid accuracy {metrics[EPOCH_ACCURACY]:.4f} ({best_so_far}), loss "
+        f"{metrics['valid/loss']:.4f}"
+    )

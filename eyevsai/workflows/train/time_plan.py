@@ -9,6 +9,7 @@ from typing import Any
 from eyevsai.config import TrainConfig
 from eyevsai.core.errors import UserError
 from eyevsai.core.progress import format_seconds
+from eyevsai.core.quantities import format_count
 from eyevsai.core.settings import Settings
 from eyevsai.data.dataset import Dataset
 from eyevsai.data.pixel_cache import is_cached
@@ -202,9 +203,9 @@ def _log_plan(plan: TimePlan, before: TrainingSettings) -> None:
         else ""
     )
     log.info(
-        "Time budget of %s: about %d epochs at %d px%s (probe: %.0f images/s).",
+        "Time budget of %s: about %s at %d px%s (probe: %.0f images/s).",
         format_seconds(plan.budget_s),
-        plan.epochs,
+        format_count(plan.epochs, "epoch"),
         plan.image_size,
         smaller,
         plan.speed.train,
@@ -237,9 +238,9 @@ class Timing:
         outcome = {"seconds": round(seconds, 2), "epochs": num_epochs}
         run.log_dict(PLAN, {"plan": asdict(self.plan) if self.plan else None, "outcome": outcome})
         log.info(
-            "Time budget of %s: trained %d epochs and evaluated them in %s.",
+            "Time budget of %s: training and evaluation of %s took %s.",
             format_seconds(self.budget.total_s),
-            num_epochs,
+            format_count(num_epochs, "epoch"),
             format_seconds(seconds),
         )
 

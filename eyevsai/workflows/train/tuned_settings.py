@@ -11,6 +11,7 @@ from eyevsai.config import AUTO_TUNED, NEVER_TUNED, TrainConfig
 from eyevsai.core.errors import UserError
 from eyevsai.core.legacy_names import SETTING_NAMES, rename_settings
 from eyevsai.core.names import ModelName
+from eyevsai.core.quantities import format_count
 from eyevsai.core.settings import Settings, list_settings
 from eyevsai.registry.classes import hash_classes
 from eyevsai.store.tags import JOB, MIN_COMPLETE
@@ -152,7 +153,8 @@ def find_blockers(best: Mapping[str, Any], plain: Settings, tuned: Settings) -> 
     blockers = []
     if best["complete"] < MIN_COMPLETE:
         blockers.append(
-            f"it has {_count(best['complete'], 'complete trial')} of the {MIN_COMPLETE} required"
+            f"it has {format_count(best['complete'], 'complete trial')} of the {MIN_COMPLETE} "
+            "required"
         )
     blockers += _find_short_trials(best, plain, tuned)
     if defaults["accuracy"] is None:
@@ -236,7 +238,7 @@ def _use_study(
     """Return `config` with the model `settings`, and the study's run id; log the changes."""
     tuned = config.with_settings(settings)
     defaults, number = result.best.get("defaults") or {}, result.best.get("complete")
-    facts = [_count(number, "complete trial")] if number is not None else []
+    facts = [format_count(number, "complete trial")] if number is not None else []
     facts.append(f"valid accuracy {result.best['accuracy']:.4f}")
     if defaults.get("accuracy") is not None:
         facts.append(f"defaults {defaults['accuracy']:.4f}")
@@ -269,19 +271,13 @@ def _find_short_trials(best: Mapping[str, Any], plain: Settings, tuned: Settings
     epoch_pairs = ((best["epochs"], _epochs(tuned)), (best["defaults"]["epochs"], _epochs(plain)))
     for trial_epochs, epochs in epoch_pairs:
         if (trial_epochs or 0) * MAX_FACTOR < epochs:
-            return [
-                f"its trials have {_count(trial_epochs or 0, 'epoch')}, less than half of the "
-                f"{epochs} training epochs"
-            ]
+            length = format_count(trial_epochs or 0, "epoch")
+            return [f"its trials have {length}, less than half of the {epochs} training epochs"]
     return []
 
 
 def _epochs(settings: Settings) -> int:
     return getattr(settings, "epochs", 0)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _format_value(value: Any) -> str:

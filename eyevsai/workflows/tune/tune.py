@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.config import check_minutes, shared_settings
 from eyevsai.core.errors import JobError
+from eyevsai.core.quantities import format_count
 from eyevsai.core.settings import list_settings
 from eyevsai.evaluation.metric_names import VALID_ACCURACY
 from eyevsai.executors.base import State, Task
@@ -86,8 +87,8 @@ def tune(
                 f"{sum(states.values())}{_format_defaults(opened.study)}."
             )
             log.info(
-                "Best of %d trials: trial %d%s",
-                sum(states.values()),
+                "Best of %s: trial %d%s",
+                format_count(sum(states.values()), "trial"),
                 best.number,
                 _format_defaults(opened.study),
             )
@@ -124,7 +125,8 @@ def _start(opened: OpenStudy, job: JobContext, extra_tags: Mapping[str, str]) ->
         interruption_hint="The same command resumes the study.",
     ) as run:
         if earlier:
-            log.info("Resuming study %s with %d trials.", study.name, len(study.started_trials()))
+            trials = format_count(len(study.started_trials()), "trial")
+            log.info("Resuming study %s with %s.", study.name, trials)
         else:
             study.parent = run.run_id
             run.log_params(config.trials.parameters(opened.name.dataset) | asdict(config.tuning))
@@ -143,12 +145,12 @@ def _log_plan(opened: OpenStudy, run: Run) -> None:
         return
     run.set_tags({GRID_POINTS: grid.size})
     if grid.size <= num_trials:
-        log.info("Grid of %s.", _count_points(grid.size))
+        log.info("Grid of %s.", format_count(grid.size, "point"))
     else:
         log.warning(
             "Grid of %s, more than --n-trials %d: trials take a fixed random sample of them. "
             "Narrow the grid with --space, fix settings with options, or raise --n-trials.",
-            _count_points(grid.size),
+            format_count(grid.size, "point"),
             num_trials,
         )
 
@@ -160,11 +162,7 @@ def _log_grid_end(study: Study, run: Run) -> None:
     is_complete = study.is_grid_complete()
     run.set_tags({GRID_COMPLETE: str(is_complete).lower()})
     if is_complete:
-        log.info("The grid of %s is complete.", _count_points(study.grid.size))
-
-
-def _count_points(number: int) -> str:
-    return "1 point" if number == 1 else f"{number:,} points"
+        log.info("The grid of %s is complete.", format_count(study.grid.size, "point"))
 
 
 class _Report:

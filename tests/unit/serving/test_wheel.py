@@ -88,8 +88,10 @@ def test_wheel_has_all_tracked_files_with_a_right_record(packed: dict[str, bytes
     required = {str(Requirement(text)) for text in metadata.get_all("Requires-Dist")}
     assert {str(Requirement(text)) for text in declared["dependencies"]} <= required
     assert set(metadata.get_all("Provides-Extra")) == declared["optional-dependencies"].keys()
-    assert (metadata["License-Expression"], metadata["License-File"]) == ("Apache-2.0", "LICENSE")
-    assert files[f"{about}/licenses/LICENSE"] == (ROOT / "LICENSE").read_bytes()
+    assert metadata["License-Expression"] == declared["license"]
+    assert metadata.get_all("License-File") == declared["license-files"]
+    for path in declared["license-files"]:
+        assert files[f"{about}/licenses/{path}"] == (ROOT / path).read_bytes()
     assert (
         f"eyevsai = {declared['scripts']['eyevsai']}" in files[f"{about}/entry_points.txt"].decode()
     )
