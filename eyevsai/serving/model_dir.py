@@ -11,6 +11,7 @@ import hashlib
 import io
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from eyevsai.core.extras import PROJECT
 from eyevsai.core.hashing import hash_file
 from eyevsai.core.version import VERSION
 from eyevsai.data.dataset import Split
+from eyevsai.evaluation.reference import ARRAYS, CARD, Reference, write_reference
 from eyevsai.formats.export import EXAMPLE
 from eyevsai.formats.manifest import MANIFEST
 from eyevsai.formats.onnx import MODEL
 from eyevsai.models.learner import Learner
-from eyevsai.models.serialization import CONFIG, WEIGHTS, save
+from eyevsai.models.serialization import CONFIG, WEIGHTS, read_config, save
 from eyevsai.serving.fetching import fetch_artifacts
 from eyevsai.serving.wheel import FOLDER, pack_wheel, read_project, required_packages
 
@@ -31,6 +33,7 @@ LOADER = "eyevsai.serving.pyfunc"
 MODEL_FOLDER = "data/model"
 SERVED = "onnx"  # format of the export that is added to a version and then used to serve it
 EXPORT_FOLDER = f"{MODEL_FOLDER}/{SERVED}"
+REFERENCE_FOLDER = f"{MODEL_FOLDER}/reference"  # what a drift monitor compares with
 ALLOWED = frozenset(
     {
         "MLmodel",
@@ -43,6 +46,7 @@ ALLOWED = frozenset(
         f"{MODEL_FOLDER}/{WEIGHTS}",
         f"{MODEL_FOLDER}/{CONFIG}",
         *(f"{EXPORT_FOLDER}/{name}" for name in (MODEL, MANIFEST, EXAMPLE)),
+        *(f"{REFERENCE_FOLDER}/{name}" for name in (CARD, ARRAYS)),
     }
 )
 WHEEL_SHA256 = "wheel_sha256"  # key of MLmodel's metadata: checksums of the folder `wheels`
@@ -58,6 +62,8 @@ def write_model_dir(
     folder: Path,
     metadata: dict[str, Any],
     wheel: Mapping[str, bytes] | None = None,
+    *,
+    reference: Reference | None = None,
 ) -> Path:
     """Write the learner as an MLflow pyfunc model into `folder/package`; return that folder.
 
@@ -67,6 +73,8 @@ def write_model_dir(
         folder: parent of the result; the learner's files are first written into `folder/model`.
         metadata: entries of the section `metadata` of the file MLmodel.
         wheel: result of `pack_wheel`; None packs the wheel of the present code.
+        reference: drift reference of the learner, which gets the checksum of its weights; None for
+            none.
     """
     import mlflow.pyfunc
     import pandas as pd
@@ -74,6 +82,11 @@ def write_model_dir(
     wheel = pack_wheel() if wheel is None else wheel
     checksums = {name: hashlib.sha256(wheel[name]).hexdigest() for name in wheel}
     save(learner, folder / "model")
+    if reference is not None:
+        weights = str(read_config(folder / "model")["sha256"])
+        write_reference(
+            replace(reference, weights=weights), folder / "model" / Path(REFERENCE_FOLDER).name
+        )
     image = next(example.images([0])).numpy()
     mlflow.pyfunc.save_model(
         path=folder / "package",
@@ -123,8 +136,9 @@ def fetch_model_dir(uri: str, *, fresh: bool = False) -> Path:
 def hash_model_dir(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file of a model directory by its relative path.
 
-    Files that are added after the registration are left out: MLflow's registration metadata, and
-    the export, whose manifest contains its checksums.
+    Files that are added or replaced after the registration are left out: MLflow's registration
+    metadata; the export, whose manifest contains its checksums; and the drift reference, whose card
+    contains that of its arrays. The version has the checksum of the card as a tag.
 
     Raises:
         UserError: a file cannot be read.
@@ -163,7 +177,8 @@ def check_files(folder: Path, expected: Mapping[str, str]) -> None:
 
 
 def _is_added_later(name: str) -> bool:
-    return name == "registered_model_meta" or name.startswith(f"{EXPORT_FOLDER}/")
+    folders = (f"{EXPORT_FOLDER}/", f"{REFERENCE_FOLDER}/")
+    return name == "registered_model_meta" or name.startswith(folders)
 
 
 def check_model_dir(folder: Path) -> None:

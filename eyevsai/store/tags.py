@@ -21,6 +21,7 @@ EVALUATION_DIGEST = "eyevsai.evaluation_digest"  # of an evaluation: of its imag
 EVALUATION_WEIGHTS = "eyevsai.evaluation_weights_sha256"  # of an evaluation: of the model's weights
 WEIGHTS_SHA256 = "eyevsai.weights_sha256"  # of a version
 FILES_SHA256 = "eyevsai.files_sha256"  # of a version: JSON with the checksum of each of its files
+REFERENCE_SHA256 = "eyevsai.reference_sha256"  # of a version: of the card of its drift reference
 SOURCE_VERSION = "eyevsai.source_version"  # of a version that references another one
 PRUNED_FROM = "eyevsai.pruned_from"  # of a version and its run: the version that was pruned
 CLASSES_SHA256 = "classes_sha256"  # of a version, a registered model or a study: of its class list

@@ -34,6 +34,7 @@ from eyevsai.reports.result_lines import format_interval
 from eyevsai.store.tags import JOB, SOURCE_RUN_ID
 from eyevsai.tracking.finished_runs import reopen_run
 from eyevsai.tracking.run import Run
+from eyevsai.workflows.drift_reference import log_test_reference
 from eyevsai.workflows.evaluate.log_results import EvaluationLogger
 from eyevsai.workflows.evaluate.log_summary import log_summary
 from eyevsai.workflows.job_context import JobContext, job_context, log_settings
@@ -100,6 +101,8 @@ def evaluate(
             with _run_for_results(job, source_model, call, is_own_split=is_own_split) as run:
                 results_log.log_to(run)
                 log_summary(run, source_model, results_log)
+                if is_own_split:
+                    log_test_reference(run, source_model, learner, results_log)
             _tag_version(source_model, results_log.metrics, is_own_split=is_own_split)
             _store_threshold(source_model, result, settings)
             if source_model.version is not None:

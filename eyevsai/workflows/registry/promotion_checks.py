@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.hashing import hash_file
 from eyevsai.evaluation.metric_names import TEST
 from eyevsai.evaluation.significance import mcnemar
 from eyevsai.formats.factory import PASSED
-from eyevsai.formats.manifest import MANIFEST
-from eyevsai.models.serialization import check_weights
 from eyevsai.registry.settings import Policy
 from eyevsai.registry.versions import (
     EXPORT,
     EXPORT_WEIGHTS_SHA256,
-    MANIFEST_SHA256,
     Version,
     exports_of,
-    tag_values,
 )
-from eyevsai.store.tags import EVALUATION_DIGEST, EVALUATION_WEIGHTS, FILES_SHA256, WEIGHTS_SHA256
+from eyevsai.store.tags import (
+    EVALUATION_DIGEST,
+    EVALUATION_WEIGHTS,
+    WEIGHTS_SHA256,
+)
 from eyevsai.tracking.search import RunInfo, find_evaluations
 from eyevsai.workflows.evaluate.compare import read_predictions
 from eyevsai.workflows.registry.promotion_floor import FloorResult, check_floor
@@ -146,11 +143,12 @@ def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str
     """
     from eyevsai.serving.classifier import open_model
     from eyevsai.serving.model_dir import MODEL_FOLDER, fetch_model_dir, model_size
+    from eyevsai.serving.version_files import check_version_files
 
     try:
         # not a copy in the cache: the files in the store may have changed
         model_dir = fetch_model_dir(version.uri, fresh=True)
-        weights, checked_files = _check_files(tracking_uri, version, model_dir)
+        weights, checked_files = check_version_files(tracking_uri, version, model_dir)
         prediction = open_model(model_dir / MODEL_FOLDER).predict(np.zeros(PROBE_SHAPE, np.uint8))
     except UserError as error:
         return Check("loads", False, f"{version.uri} does not load: {error}"), None, None
@@ -160,43 +158,6 @@ def _load(tracking_uri: str, version: Version) -> tuple[Check, float | None, str
         return Check("loads", False, text), size_mb, weights
     text = f"it loads, the checksums of {checked_files} match, and it returns probabilities"
     return Check("loads", True, text), size_mb, weights
-
-
-def _check_files(tracking_uri: str, version: Version, model_dir: Path) -> tuple[str, str]:
-    """Compare the files of a version with their checksums in the registry.
-
-    Args:
-        tracking_uri: URI of the tracking store.
-        version: version with the checksums.
-        model_dir: its model directory.
-
-    Returns:
-        The SHA-256 of the weights, and a noun phrase for the files that were compared.
-
-    Raises:
-        UserError: a file is not the one that was registered or exported, or the registry has no
-            valid checksums.
-    """
-    from eyevsai.serving.model_dir import EXPORT_FOLDER, MODEL_FOLDER, SERVED, check_files
-
-    weights = check_weights(model_dir / MODEL_FOLDER)
-    manifest = model_dir / EXPORT_FOLDER / MANIFEST
-    expected = tag_values(tracking_uri, version.run_id, f"{EXPORT}.{SERVED}.{MANIFEST_SHA256}")
-    if manifest.is_file() and expected and hash_file(manifest) not in expected:
-        raise UserError(
-            f"{manifest} has changed since the export (SHA-256). Export the model again."
-        )
-    if FILES_SHA256 not in version.tags:
-        # an earlier eyevsai, which recorded only the checksum of the weights, registered it
-        return weights, "its weights"
-    try:
-        expected_files = dict(json.loads(version.tags[FILES_SHA256]))
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"the tag {FILES_SHA256} of {version.uri} was changed: it is not a JSON object."
-        ) from error
-    check_files(model_dir, expected_files)
-    return weights, "all its files"
 
 
 def _check_exports(version: Version, policy: Policy) -> Check:
@@ -270,6 +231,18 @@ def _on_same_images(ours: list[RunInfo], theirs: list[RunInfo]) -> tuple[RunInfo
         if run.tags[EVALUATION_DIGEST] in theirs_by_digest:
             return run, theirs_by_digest[run.tags[EVALUATION_DIGEST]]
     return ours[0], None
+
+
+def common_evaluations(
+    tracking_uri: str, version: Version, current: Version
+) -> tuple[RunInfo, RunInfo] | None:
+    """Return an evaluation of each of two versions on the same images; None if there is none."""
+    ours = _evaluations(tracking_uri, version, version.tags.get(WEIGHTS_SHA256))
+    theirs = _evaluations(tracking_uri, current, current.tags.get(WEIGHTS_SHA256))
+    if not ours:
+        return None
+    first, second = _on_same_images(ours, theirs)
+    return None if second is None else (first, second)
 
 
 def _not_comparable(version: Version, current: Version, *, is_evaluated: bool) -> Check:

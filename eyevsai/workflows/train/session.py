@@ -12,22 +12,26 @@ from typing import Any
 
 from eyevsai.config import TrainConfig
 from eyevsai.core.cores import busy_cores, count_cores
+from eyevsai.core.hashing import hash_file
 from eyevsai.core.logging import FILE_ONLY
 from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import SPLIT_TABLE, Data, Split
 from eyevsai.evaluation.metric_names import BEST_EPOCH, CALIBRATION, IMPORTANCE, VALID_BEST
+from eyevsai.evaluation.reference import CARD as REFERENCE_CARD
+from eyevsai.evaluation.reference import VALID, Reference
 from eyevsai.models.learner import FeatureLearner, Learner
 from eyevsai.models.serialization import read_config
 from eyevsai.registry.classes import VERSION_TAG, class_tags
 from eyevsai.registry.versions import REGISTERED_BY, SIZE
 from eyevsai.serving.wheel import pack_wheel
 from eyevsai.store.run_dir import VERSION_URI
-from eyevsai.store.tags import DATASET_DIGEST, FILES_SHA256, WEIGHTS_SHA256
+from eyevsai.store.tags import DATASET_DIGEST, FILES_SHA256, REFERENCE_SHA256, WEIGHTS_SHA256
 from eyevsai.tracking.environment import describe_environment
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.search import CLASSES
 from eyevsai.training.early_stopping import selection_key
 from eyevsai.training.pace import TimeBudget
+from eyevsai.workflows.drift_reference import build_reference
 from eyevsai.workflows.job_context import log_input
 from eyevsai.workflows.train.epoch_log import EpochLog
 from eyevsai.workflows.trained_model import CONFIG, describe_origin
@@ -57,6 +61,7 @@ class TrainingSession:
     logged_epochs: set[int] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._reference: Reference | None = None  # set by `evaluate`
         self.epoch_log = EpochLog(getattr(self.config.model.settings, "epochs", 1), self.budget)
         self._wheel = pack_wheel()  # now, because the code may be edited while it trains
 
@@ -143,6 +148,14 @@ class TrainingSession:
         )
         line = format_training(scores["accuracy"], best_epoch, len(self.history), parameters)
         self.run.log_result(line)
+        self._reference = build_reference(
+            self.learner,
+            self.data.dataset,
+            valid,
+            calibrated,
+            name=VALID,
+            seed=self.config.run.seed,
+        )
         mistakes = top_losses(probabilities, labels, GRID_SIZE)
         images = valid.arrays([mistake.index for mistake in mistakes])
         self.run.log_figure("plots/curves.png", plot_curves(self.history, best_epoch))
@@ -179,6 +192,7 @@ class TrainingSession:
         from eyevsai.reports.model_card import CARD, TrainingFacts, describe_model, render_card
         from eyevsai.serving.model_dir import (
             MODEL_FOLDER,
+            REFERENCE_FOLDER,
             hash_model_dir,
             model_size,
             write_model_dir,
@@ -204,7 +218,12 @@ class TrainingSession:
         digest = {DATASET_DIGEST: self.data.dataset.fingerprint}
         metadata = summary | digest | describe_origin(self.config.flat(), self.data.dataset)
         model_dir = write_model_dir(
-            self.learner, self.data.valid, self.run.folder.path / PACKAGE, metadata, self._wheel
+            self.learner,
+            self.data.valid,
+            self.run.folder.path / PACKAGE,
+            metadata,
+            self._wheel,
+            reference=self._reference,
         )
         self.run.log_model(model_dir, "model", settings)
         weights = read_config(model_dir / MODEL_FOLDER)["sha256"]
@@ -214,6 +233,8 @@ class TrainingSession:
         # tags for people come first: MLflow's UI lists tags in insertion order
         tags |= digest | {WEIGHTS_SHA256: weights}
         tags |= {FILES_SHA256: json.dumps(hash_model_dir(model_dir))}
+        if self._reference is not None:
+            tags |= {REFERENCE_SHA256: hash_file(model_dir / REFERENCE_FOLDER / REFERENCE_CARD)}
         self.run.enqueue(
             "version",
             name=vars(self.name),
