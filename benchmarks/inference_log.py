@@ -1,0 +1,209 @@
+"""Cost of the inference log, and time of reading, exporting and pruning 1,000,000 answers.
+
+Uses SQLite and, if it is installed, PostgreSQL. Answers have 15 classes, six statistics, a digest
+and a hashed key. LOG_ANSWERS=100000 uses a smaller log.
+
+Limits: 50 us of CPU an answer, for its id, the hash of the key, `put` and the writing thread
+together, on a quiet machine; 60 s for export and prune of 1,000,000 answers; 10 s and 500 MB
+for reading them.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eyevsai.inference_log.ids import Identities
+    from eyevsai.inference_log.records import Answer
+
+COUNT = int(os.environ.get("LOG_ANSWERS", "1000000"))
+MODEL, CLASSES = "vegetables", 15
+ANSWERS, WARM_UP, MODEL_S = 3_000, 500, 0.005  # of the cost: 200 answers a second
+LIMIT_US, LIMIT_S, LIMIT_READ_S = 50.0, 60.0, 10.0
+LABELLED = 20  # one of so many answers has labels
+CODE = "import sys; from benchmarks.inference_log import {0}; {0}(*sys.argv[1:])"
+
+
+def _make_values(count: int) -> list[dict[str, Any]]:
+    """Return the values of answers, without id, time and key."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    rows = random.dirichlet(np.ones(CLASSES), count).astype(np.float32)
+    statistics = random.normal(size=(count, 6)).astype(np.float32)
+    return [
+        {
+            "label": f"class {row.argmax()}",
+            "probability": float(row.max()),
+            "probabilities": row,
+            "statistics": statistics[index],
+            "model_ms": 9.5,
+            "queue_ms": 0.1,
+            "width": 160,
+            "height": 120,
+            "bytes": 9_500,
+            "sha256": index.to_bytes(32),
+        }
+        for index, row in enumerate(rows)
+    ]
+
+
+def _make_answer(identities: Identities, index: int, values: dict[str, Any]) -> Answer:
+    from eyevsai.inference_log.records import Answer
+
+    key_hash = identities.hash_key(MODEL, f"customer {index % 10_000}")
+    return Answer(identities.new_id(), time.time(), MODEL, 1, key_hash=key_hash, **values)
+
+
+def measure_cost(url: str) -> None:
+    """Print the CPU time of an answer in the request and in the writing thread.
+
+    Once, answers follow each other. Once, the process computes for as long as a small model between
+    two of them: the caches of the processor then have other data, and if other programs run on it,
+    all code takes several times as long.
+    """
+    _measure_cost(url, "answers in a row", 0.0)
+    _measure_cost(url, f"{1e3 * MODEL_S:.0f} ms of model between answers", MODEL_S)
+
+
+def _measure_cost(url: str, name: str, model_s: float) -> None:
+    import numpy as np
+
+    from eyevsai.inference_log.ids import Identities
+    from eyevsai.inference_log.store import LogStore
+    from eyevsai.inference_log.writer import LogWriter
+
+    identities = Identities(b"a secret of the benchmark")
+    writer = LogWriter(LogStore.open(url), identities)
+    values = _make_values(1_000)
+    for index in range(WARM_UP):
+        writer.put(_make_answer(identities, index, values[index]))
+    writer.flush()
+    weights = np.ones((128, 128), dtype=np.float32)
+    longest = spent = 0.0
+    start, own = time.process_time(), time.thread_time()
+    for index in range(ANSWERS):
+        deadline = time.thread_time() + model_s
+        while time.thread_time() < deadline:
+            weights @ weights
+        before = time.thread_time()
+        writer.put(_make_answer(identities, index, values[index % 1_000]))
+        duration = time.thread_time() - before
+        spent, longest = spent + duration, max(longest, duration)
+    own = time.thread_time() - own
+    writer.flush()
+    in_thread = time.process_time() - start - own
+    writer.close()
+    print(
+        f"{name}: {1e6 * spent / ANSWERS:.1f} us in the request, "
+        f"{1e6 * in_thread / ANSWERS:.1f} us in the thread, "
+        f"{1e6 * (spent + in_thread) / ANSWERS:.1f} us together (limit {LIMIT_US:.0f}); "
+        f"longest put {1e6 * longest:.0f} us",
+        flush=True,
+    )
+
+
+def fill(url: str) -> None:
+    """Store the answers and the labels of some of them."""
+    from eyevsai.inference_log.ids import Identities
+    from eyevsai.inference_log.records import Label, Version
+    from eyevsai.inference_log.store import LogStore
+
+    store, identities = LogStore.open(url), Identities(b"a secret of the benchmark")
+    values = _make_values(1_000)
+    store.add_versions([Version(MODEL, 1, tuple(f"class {i}" for i in range(CLASSES)))])
+    batch: list[Answer] = []
+    for index in range(COUNT):
+        batch.append(_make_answer(identities, index, values[index % 1_000]))
+        if len(batch) == 10_000:
+            store.add_answers(batch)
+            ids = [each.id for each in batch[::LABELLED]]
+            store.add_labels([Label(key, "class 3", "person:anna") for key in ids])
+            batch.clear()
+    store.add_answers(batch)
+    store.close()
+
+
+@contextmanager
+def timed(name: str, limit_s: float | None = None) -> Iterator[None]:
+    """Print the wall time of a block, and how much more memory the process needed."""
+    before, start = _peak_mb(), time.perf_counter()
+    yield
+    limit = "" if limit_s is None else f" (limit {limit_s:.0f} s for 1,000,000)"
+    print(
+        f"{name}: {time.perf_counter() - start:.1f} s{limit}, memory +{_peak_mb() - before:.0f} MB",
+        flush=True,
+    )
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def read(url: str) -> None:
+    """Read all answers by blocks."""
+    from eyevsai.inference_log.reading import read_answers
+    from eyevsai.inference_log.store import LogStore
+
+    store = LogStore.open(url)
+    with timed(f"read {COUNT:,} answers", LIMIT_READ_S):
+        count = sum(len(block) for block in read_answers(store, MODEL))
+    assert count == COUNT
+
+
+def export_and_prune(url: str, folder: str) -> None:
+    """Export all answers, and prune them."""
+    from eyevsai.inference_log.export import export_answers
+    from eyevsai.inference_log.retention import Retention, prune
+    from eyevsai.inference_log.store import LogStore
+
+    store = LogStore.open(url)
+    path = Path(folder) / "export.parquet"
+    start = time.perf_counter()
+    with timed("export"):
+        assert export_answers(store, MODEL, path) == COUNT
+    with timed("prune"):
+        assert sum(each.answers for each in prune(store, Retention(days=0.0))) == COUNT
+    total = time.perf_counter() - start
+    print(f"export and prune: {total:.1f} s (limit {LIMIT_S:.0f} s for 1,000,000)")
+    print(f"log after prune: {store.file_bytes() / 2**20:.1f} MiB")
+
+
+def _run(function: str, *arguments: str) -> None:
+    """Call a function of this module in a process of its own, for its memory."""
+    subprocess.run([sys.executable, "-c", CODE.format(function), *arguments], check=True)
+
+
+def measure(url: str, folder: Path) -> None:
+    """Measure one database."""
+    from eyevsai.inference_log.store import LogStore
+
+    _run("measure_cost", url.replace("FILE", "cost"))
+    url = url.replace("FILE", "large")
+    with timed(f"fill {COUNT:,} answers"):
+        _run("fill", url)
+    print(f"size: {LogStore.open(url).file_bytes() / COUNT:.0f} bytes an answer")
+    _run("read", url)
+    _run("export_and_prune", url, str(folder))
+
+
+def main() -> None:
+    """Measure SQLite and, if it is installed, PostgreSQL."""
+    from tests.conftest import create_database, find_postgres, start_postgres
+
+    with tempfile.TemporaryDirectory() as folder:
+        print("### SQLite", flush=True)
+        measure(f"sqlite:///{folder}/FILE.db", Path(folder))
+        if find_postgres():
+            print("### PostgreSQL", flush=True)
+            with start_postgres() as uri:
+                measure(create_database(uri, "log"), Path(folder))

@@ -1,0 +1,1 @@
+"""The inference log: answers of a server, labels that arrive later, decisions on rollouts."""

@@ -1,0 +1,231 @@
+"""Selection of the answers that a person should label next: the least certain, and a random part.
+
+The random part gives the error rate. Labels that come by themselves do not: users report wrong
+answers.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Select, select
+
+from eyevsai.inference_log.database import Database
+from eyevsai.inference_log.files import AT, ID, LABEL, TASK_ID, write_table, write_text
+from eyevsai.inference_log.ids import first_id
+from eyevsai.inference_log.images import ImageFolder
+from eyevsai.inference_log.label_store import CHUNK, chunks
+from eyevsai.inference_log.records import CANDIDATE, NAMED, OK, PRODUCTION, RANDOM, UNCERTAIN
+from eyevsai.inference_log.schema import answers, images, labels
+from eyevsai.inference_log.schema import suggestions as suggestions_table
+
+_MIME = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8": "image/gif",
+         b"RIFF": "image/webp", b"BM": "image/bmp"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """An answer to be labelled."""
+
+    id: str
+    reason: str  # RANDOM or UNCERTAIN
+    at: float
+    version: int
+    predicted: str
+    probability: float
+    sha256: bytes | None
+    image: Path | None  # its stored file
+
+
+def suggest(
+    database: Database,
+    model: str,
+    count: int,
+    *,
+    random_share: float,
+    since: float | None = None,
+    folder: ImageFolder | None = None,
+    with_image: bool = False,
+) -> list[Suggestion]:
+    """Select answers that were not selected before, and record them.
+
+    Random answers can have labels already: without these, wrong answers would be missing, which
+    users report. Uncertain ones have none. Draw the random part of a period at once: what was
+    suggested as uncertain is not drawn at random later.
+
+    Args:
+        database: the log.
+        model: name of the model.
+        count: largest number of answers.
+        random_share: share that is drawn at random from all answers; the others are those with the
+            lowest probability.
+        since: only answers from this time on, in Unix seconds.
+        folder: folder of the stored images.
+        with_image: only answers with a stored image; the random ones from the random sample of
+            images.
+
+    Returns:
+        The answers in random order, so that a person who labels does not see which are uncertain.
+
+    Raises:
+        LogUnavailableError: the database is unreachable.
+    """
+    draws = random.SystemRandom()
+    with database.reading() as connection:
+        # random answers first: those that are also uncertain have to stay among them
+        wanted = _select_candidates(model, since, RANDOM if with_image else None)
+        ids = list(connection.scalars(wanted))
+        selected = dict.fromkeys(
+            draws.sample(ids, min(len(ids), round(count * random_share))), RANDOM
+        )
+        wanted = _select_candidates(model, since, "any" if with_image else None)
+        wanted = wanted.where(answers.c.id.not_in(select(labels.c.id)))
+        least = wanted.order_by(answers.c.probability).limit(count)
+        for answer_id in connection.scalars(least):
+            if len(selected) < count:
+                selected.setdefault(answer_id, UNCERTAIN)
+    with database.writing() as connection:
+        recorded = _record(connection, selected)
+        suggestions = _read(connection, recorded, folder)
+    draws.shuffle(suggestions)
+    return suggestions
+
+
+def _record(connection: Connection, reasons: dict[str, str]) -> dict[str, str]:
+    """Store selected answers; return those that were not selected by another call meanwhile."""
+    recorded, now = dict(reasons), time.time()
+    for chunk in chunks(list(reasons), CHUNK):
+        wanted = select(suggestions_table.c.id).where(suggestions_table.c.id.in_(chunk))
+        for answer_id in connection.scalars(wanted):
+            del recorded[answer_id]
+    rows = [{"id": key, "reason": reason, "at": now} for key, reason in recorded.items()]
+    if rows:
+        connection.execute(suggestions_table.insert(), rows)
+    return recorded
+
+
+def _select_candidates(model: str, since: float | None, sample: str | None) -> Select[Any]:
+    """Return the query of the answers that can be selected.
+
+    Args:
+        model: name of the model.
+        since: only answers from this time on.
+        sample: with a stored image: RANDOM for the random sample, "any" for all; None for all
+            answers.
+    """
+    wanted = select(answers.c.id).where(
+        answers.c.model == model,
+        answers.c.status == OK,
+        answers.c.arm.in_((PRODUCTION, CANDIDATE, NAMED)),
+        answers.c.id.not_in(select(suggestions_table.c.id)),
+    )
+    if since is not None:
+        wanted = wanted.where(answers.c.id >= first_id(since))
+    if sample is not None:
+        stored = select(images.c.answer_id)
+        if sample == RANDOM:
+            stored = stored.where(images.c.reason == RANDOM)
+        wanted = wanted.where(answers.c.id.in_(stored))
+    return wanted
+
+
+def _read(
+    connection: Connection, reasons: dict[str, str], folder: ImageFolder | None
+) -> list[Suggestion]:
+    names = ("id", "at", "version", "label", "probability", "sha256")
+    suggestions = []
+    for chunk in chunks(list(reasons), CHUNK):
+        wanted = (
+            select(*(answers.c[name] for name in names), images.c.sha256.label("stored"))
+            .outerjoin(images, images.c.answer_id == answers.c.id)
+            .where(answers.c.id.in_(chunk))
+        )
+        for row in connection.execute(wanted):
+            path = None if folder is None or row.stored is None else folder.path(row.stored)
+            suggestions.append(
+                Suggestion(
+                    row.id,
+                    reasons[row.id],
+                    row.at,
+                    row.version,
+                    row.label,
+                    row.probability,
+                    row.sha256,
+                    path if path is not None and path.exists() else None,
+                )
+            )
+    return suggestions
+
+
+def write_suggestions(path: Path, suggestions: Sequence[Suggestion]) -> None:
+    """Write a CSV table with an empty column for the label, which `feedback add` reads.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    header = (ID, LABEL, "predicted", "probability", "version", "answered_" + AT, "sha256", "image")
+    rows = [
+        (
+            each.id,
+            "",
+            each.predicted,
+            f"{each.probability:.4f}",
+            each.version,
+            datetime.fromtimestamp(each.at, UTC).isoformat(timespec="seconds"),
+            "" if each.sha256 is None else each.sha256.hex(),
+            "" if each.image is None else str(each.image),
+        )
+        for each in suggestions
+    ]
+    write_table(path, header, rows)
+
+
+def write_tasks(path: Path, suggestions: Sequence[Suggestion], classes: Sequence[str]) -> None:
+    """Write tasks for Label Studio, which contain the images, and the labelling configuration.
+
+    The configuration is written beside the tasks, with the suffix `.xml`.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    tasks = [
+        {"data": {TASK_ID: each.id, "image": _embed(each.image)}}
+        for each in suggestions
+        if each.image is not None
+    ]
+    write_text(path, json.dumps(tasks))
+    write_text(path.with_suffix(".xml"), make_config(classes))
+
+
+def make_config(classes: Sequence[str]) -> str:
+    """Return the labelling configuration of Label Studio for the classes."""
+    from xml.sax.saxutils import quoteattr
+
+    choices = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in classes)
+    return (
+        '<View>\n  <Image name="image" value="$image"/>\n'
+        f'  <Choices name="{LABEL}" toName="image" choice="single" showInLine="true">\n'
+        f"{choices}\n  </Choices>\n</View>\n"
+    )
+
+
+def _embed(image: Path) -> str:
+    """Return an image as a data URL."""
+    data = image.read_bytes()
+    mime = next((name for magic, name in _MIME.items() if data.startswith(magic)), "image/*")
+    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
+
+
+def summarize(suggestions: Sequence[Suggestion]) -> dict[str, Any]:
+    """Return the number of answers by reason."""
+    return {
+        reason: sum(each.reason == reason for each in suggestions) for reason in (RANDOM, UNCERTAIN)
+    }

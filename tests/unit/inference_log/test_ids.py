@@ -1,0 +1,64 @@
+"""Ids of answers and hashes of keys."""
+
+from __future__ import annotations
+
+import time
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eyevsai.inference_log.ids import ID_LENGTH, Identities, first_id, time_of
+
+
+def test_id_is_a_uuid_of_version_7_with_a_tag() -> None:
+    answer_id = Identities(b"secret").new_id()
+    assert len(answer_id) == ID_LENGTH
+    value = uuid.UUID(answer_id[:32])
+    assert value.version == 7
+    assert value.variant == uuid.RFC_4122
+    assert time_of(answer_id) == pytest.approx(time.time(), abs=5)
+
+
+def test_ids_rise_even_if_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    identities = Identities(b"secret")
+    before = [identities.new_id() for _ in range(5)]
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now - 3_600_000_000_000)
+    ids = before + [identities.new_id() for _ in range(10_000)]
+    assert ids == sorted(set(ids))
+
+
+def test_only_own_ids_are_valid() -> None:
+    identities = Identities(b"secret")
+    answer_id = identities.new_id()
+    assert identities.is_valid(answer_id)
+    assert not Identities(b"other").is_valid(answer_id)
+    flipped = answer_id[:-1] + ("0" if answer_id[-1] != "0" else "1")
+    for wrong in (flipped, answer_id.upper(), f" {answer_id[1:]}", answer_id[:-2], "", None, 5):
+        assert not identities.is_valid(wrong)
+
+
+@given(st.text())
+def test_any_text_is_checked_and_hashed(text: str) -> None:
+    identities = Identities(b"secret")
+    assert not identities.is_valid(text)
+    assert len(identities.hash_key("model", text)) == 32
+
+
+def test_key_hash_depends_on_secret_and_model() -> None:
+    hashes = {
+        Identities(secret).hash_key(model, "customer")
+        for secret in (b"a", b"b")
+        for model in ("x", "y")
+    }
+    assert len(hashes) == 4
+    assert Identities(b"a").hash_key("x", "customer") in hashes
+
+
+def test_first_id_is_a_bound_of_its_time() -> None:
+    identities = Identities(b"secret")
+    before = time.time() - 0.002
+    answer_id = identities.new_id()
+    assert first_id(before) <= answer_id < first_id(time.time() + 0.002)
