@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from eyevsai.api import compare, evaluate, export, train, tune
     from eyevsai.core.errors import JobError, UserError
     from eyevsai.serving.classifier import Classifier, Prediction
+    from eyevsai.serving.client import Client, ServedPrediction
     from eyevsai.workflows.evaluate.compare import Comparison
     from eyevsai.workflows.evaluate.evaluate import Evaluated
     from eyevsai.workflows.export.bundle import Bundled
@@ -32,11 +33,13 @@ __version__ = VERSION
 __all__ = [
     "Bundled",
     "Classifier",
+    "Client",
     "Comparison",
     "Evaluated",
     "Exported",
     "JobError",
     "Prediction",
+    "ServedPrediction",
     "Trained",
     "Tuned",
     "UserError",
@@ -53,6 +56,8 @@ __all__ = [
 _LAZY_IMPORTS = {
     "Classifier": "serving.classifier",
     "Prediction": "serving.classifier",
+    "Client": "serving.client",
+    "ServedPrediction": "serving.client",
     "JobError": "core.errors",
     "UserError": "core.errors",
     "Trained": "workflows.train.train",

@@ -127,29 +127,43 @@ class ImageDecodeError(UserError):
         return " ".join(self.args)
 
 
-def decode(source: Path | bytes, depth: Depth | None = None) -> Array:
+class ImageSizeError(ImageDecodeError):
+    """The image has more pixels than allowed; they were not decoded."""
+
+
+def decode(
+    source: Path | bytes, depth: Depth | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Array:
     """Return the first frame of an image as H,W,3 uint8 RGB.
 
     The EXIF orientation is applied, and transparency is composited over white. Images with more
     than 8 bits are scaled so that the white level of `depth` becomes 255; without `depth`, the
     white level of each image is derived from its own range.
 
+    Args:
+        source: path or content of an image file.
+        depth: white levels of images with more than 8 bits.
+        max_pixels: largest product of width and height, at most `MAX_PIXELS`.
+
     Raises:
-        ImageDecodeError: the image cannot be decoded; the message has the file and the reason.
+        ImageDecodeError: the image cannot be decoded; the message has the file and the reason. It
+            is an ImageSizeError for an image with too many pixels.
     """
-    return decode_fully(source, depth).pixels
+    return decode_fully(source, depth, max_pixels=max_pixels).pixels
 
 
-def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
+def decode_fully(
+    source: Path | bytes, depth: Depth | None = None, *, max_pixels: int = MAX_PIXELS
+) -> Decoded:
     """Return the pixels as `decode` does, with the format and the range of the image."""
     name = "the image" if isinstance(source, bytes) else str(source)
     try:
         with _open(source) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageDecodeError(
+            if image.width * image.height > max_pixels:
+                raise ImageSizeError(
                     name,
                     f"has {image.width} x {image.height} pixels; the limit is "
-                    f"{MAX_PIXELS / 1e6:.0f} million.",
+                    f"{max_pixels / 1e6:.3g} million.",
                 )
             upright = _apply_orientation(image)
             value_range, levels = _measure(upright)
@@ -160,8 +174,8 @@ def decode_fully(source: Path | bytes, depth: Depth | None = None) -> Decoded:
     except ImageDecodeError:
         raise
     except Image.DecompressionBombError as error:  # from Image.open, before the check above
-        raise ImageDecodeError(
-            name, f"has too many pixels; the limit is {MAX_PIXELS / 1e6:.0f} million ({error})."
+        raise ImageSizeError(
+            name, f"has too many pixels; the limit is {max_pixels / 1e6:.3g} million ({error})."
         ) from None
     except UnidentifiedImageError:
         raise ImageDecodeError(name, "is not an image in a known format.") from None
@@ -179,6 +193,15 @@ def identify(path: Path) -> str:
             return image.format or ""
     except Exception:  # Pillow raises errors of any type on corrupt files
         return ""
+
+
+def count_pixels(content: bytes) -> int:
+    """Return width times height of an image file by its header; 0 if it is not an image."""
+    try:
+        with _open(content) as image:
+            return image.width * image.height
+    except Exception:  # Pillow raises errors of any type on corrupt files
+        return 0
 
 
 def _open(source: Path | bytes) -> Image.Image:

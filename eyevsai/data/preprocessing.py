@@ -32,7 +32,7 @@ class Preprocessing:
     # range of images with more than 8 bits; None: range of each image's values, as in older models
     depth: Depth | None = None
 
-    @property
+    @cached_property
     def short_side_px(self) -> int:
         """Short side of an image after `resize`, in pixels."""
         return math.ceil(MARGIN * self.image_size)
@@ -101,7 +101,12 @@ class Preprocessing:
         return resized[:, y : y + side, x : x + side]
 
     def resize_to_square(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Resize one image and crop it to a square: H,W,3 of any size -> s,s,3."""
+        """Resize one image and crop it to a square: H,W,3 of any size -> s,s,3.
+
+        A square of this size is returned unchanged.
+        """
+        if image.shape[:2] == (self.short_side_px, self.short_side_px):
+            return np.ascontiguousarray(image)
         pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
         return np.ascontiguousarray(self.center_square(self.resize(pixels))[0].numpy())
 

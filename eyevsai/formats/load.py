@@ -31,8 +31,8 @@ class ExportedModel:
     def __init__(self, manifest: Mapping[str, Any], runtime: Runtime) -> None:
         self.manifest, self.runtime = manifest, runtime
         self.preprocessing = Preprocessing.from_json(manifest["preprocessing"])
+        self._num_classes = len(manifest["classes"])
 
-    @torch.inference_mode()
     def predict_proba(self, images: Images) -> Probabilities:
         """Return float32 probabilities (N,C) of N uint8 RGB images of any sizes.
 
@@ -40,21 +40,27 @@ class ExportedModel:
             UserError: the runtime fails, or returns another number of probabilities than the
                 manifest has classes.
         """
-        batches = [np.zeros((0, len(self.manifest["classes"])), dtype=np.float32)]
-        for start in range(0, len(images), BATCH_SIZE):
-            squares = [
-                self.preprocessing.resize_to_square(image)
-                for image in images[start : start + BATCH_SIZE]
-            ]
-            batches.append(self._predict_squares(np.stack(squares)))
-            if batches[-1].shape[1:] != batches[0].shape[1:]:
-                raise UserError(
-                    f"The export returns {batches[-1].shape[1]} probabilities per image, but its "
-                    f"{MANIFEST} lists {batches[0].shape[1]} classes: one of the two was changed. "
-                    f"{EXPORT_AGAIN}"
-                )
-        return np.concatenate(batches)
+        batches = [
+            self._predict_batch(images[start : start + BATCH_SIZE])
+            for start in range(0, len(images), BATCH_SIZE)
+        ]
+        # a copy, because some runtimes reuse the memory of their outputs
+        return np.concatenate([np.zeros((0, self._num_classes), dtype=np.float32), *batches])
 
+    def _predict_batch(self, images: Images) -> Probabilities:
+        squares = [self.preprocessing.resize_to_square(image) for image in images]
+        probabilities = self._predict_squares(
+            squares[0][None] if len(squares) == 1 else np.stack(squares)
+        )
+        if probabilities.shape[1:] != (self._num_classes,):
+            raise UserError(
+                f"The export returns {probabilities.shape[1]} probabilities per image, but its "
+                f"{MANIFEST} lists {self._num_classes} classes: one of the two was changed. "
+                f"{EXPORT_AGAIN}"
+            )
+        return probabilities
+
+    @torch.inference_mode()
     def _predict_squares(self, squares: Pixels) -> Probabilities:
         try:
             return self.runtime.predict_proba(squares)

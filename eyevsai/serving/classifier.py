@@ -113,13 +113,20 @@ class Classifier:
         predictions: list[Prediction] = []
         # lazy, so that at most two images are in memory at full size
         decoded = (decode_image(image, self.depth) for image in images)
-        squares = map(self._preprocessing.resize_to_square, decoded)
+        squares = map(self.resize_to_square, decoded)
         while chunk := list(islice(squares, CHUNK_SIZE)):
             predictions += [
-                self._to_prediction(row, min_probability)
-                for row in self._model.predict_proba(chunk)
+                self._to_prediction(row, min_probability) for row in self.predict_squares(chunk)
             ]
         return predictions
+
+    def resize_to_square(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return an image H,W,3 uint8 RGB of any size as `predict_squares` takes it."""
+        return self._preprocessing.resize_to_square(image)
+
+    def predict_squares(self, squares: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """Return the probabilities, N,C float32, of N results of `resize_to_square`."""
+        return self._model.predict_proba(squares)
 
     def _to_prediction(self, row: npt.NDArray[np.float32], min_probability: float) -> Prediction:
         best = int(row.argmax())

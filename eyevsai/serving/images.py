@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.paths import is_file, path_error
-from eyevsai.data.decode import Depth, ImageDecodeError, decode
+from eyevsai.data.decode import MAX_PIXELS, Depth, ImageDecodeError, ImageSizeError, decode
 
 Image = str | Path | bytes | npt.NDArray[np.uint8]
 
@@ -29,23 +29,26 @@ _DATA_URL = re.compile(r"[\s\ufeff]*data:(?P<type>[^,]*),", re.IGNORECASE)
 _URL_SAFE = str.maketrans("-_", "+/")
 
 
-def decode_image(image: Image, depth: Depth | None = None) -> npt.NDArray[np.uint8]:
+def decode_image(
+    image: Image, depth: Depth | None = None, *, max_pixels: int | None = None
+) -> npt.NDArray[np.uint8]:
     """Return an image as H,W,3 uint8 RGB.
 
     Args:
         image: a path, the bytes of a file, or H,W,3 uint8 RGB, which is returned unchanged.
         depth: value range of images with more than 8 bits; None scales each by its own values.
+        max_pixels: largest number of pixels; None for that of `decode`, which limits files only.
 
     Raises:
         UserError: the file does not exist or cannot be decoded, or the image has another type,
-            shape or dtype.
+            shape or dtype. An ImageSizeError if it has too many pixels.
     """
     if isinstance(image, bytes):
-        return decode(image, depth)
+        return decode(image, depth, max_pixels=max_pixels or MAX_PIXELS)
     if isinstance(image, str | Path):
         if not is_file(image):
             raise path_error(image) or UserError(f"There is no image file {image}.")
-        return decode(Path(image), depth)
+        return decode(Path(image), depth, max_pixels=max_pixels or MAX_PIXELS)
     if (
         not isinstance(image, np.ndarray)
         or image.dtype != np.uint8
@@ -58,11 +61,21 @@ def decode_image(image: Image, depth: Depth | None = None) -> npt.NDArray[np.uin
             else type(image).__name__
         )
         raise UserError(f"An image must be a path, bytes, or H,W,3 uint8, not {shape}.")
+    height, width = image.shape[:2]
+    if max_pixels is not None and height * width > max_pixels:
+        raise ImageSizeError(
+            "The image",
+            f"has {width} x {height} pixels; the limit is {max_pixels / 1e6:.3g} million.",
+        )
     return image
 
 
 def decode_cell(
-    cell: Any, depth: Depth | None = None, *, paths: bool = False
+    cell: Any,
+    depth: Depth | None = None,
+    *,
+    paths: bool = False,
+    max_pixels: int | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Return the image in a cell of a table as H,W,3 uint8 RGB.
 
@@ -73,15 +86,16 @@ def decode_cell(
         cell: text, bytes, an array H,W,3 uint8, nested lists of its values, or a `Path`.
         depth: value range of images with more than 8 bits; None scales each by its own values.
         paths: read files. False for cells of unknown clients, who could read files of this machine.
+        max_pixels: as in `decode_image`.
 
     Raises:
         UserError: the cell contains no image.
     """
     image = read_cell(cell, paths=paths)
     try:
-        return decode_image(image, depth)
+        return decode_image(image, depth, max_pixels=max_pixels)
     except ImageDecodeError as error:
-        if not isinstance(image, bytes):
+        if not isinstance(image, bytes) or isinstance(error, ImageSizeError):
             raise
         if isinstance(cell, str):
             raise UserError(
@@ -89,7 +103,7 @@ def decode_cell(
             ) from error
         if (content := decode_base64(image.decode("latin-1"))) is None:
             raise
-    return decode_image(content, depth)
+    return decode_image(content, depth, max_pixels=max_pixels)
 
 
 def read_cell(cell: Any, *, paths: bool = False) -> Image:

@@ -150,7 +150,7 @@ def test_images_are_read_one_after_another(package: Path, monkeypatch: pytest.Mo
         0,
     )
 
-    def watched(content: bytes, depth: object) -> np.ndarray:
+    def watched(content: bytes, depth: object, **_: object) -> np.ndarray:
         nonlocal most
         picture = pictures[len(alive)].copy()
         alive.append(weakref.ref(picture))

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
+
+from eyevsai.serving.http.app import MAX_KEY, build_app
+from eyevsai.serving.http.metrics import MAX_LABELS, Metrics
+from eyevsai.serving.http.versions import VersionTable
+from tests.unit.serving.http.conftest import Bench, make_version
+
+PNG = {"Content-Type": "image/png"}
+
+
+def test_prediction_has_id_version_arm_and_the_most_probable_classes(image: bytes) -> None:
+    bench = Bench(make_version(7))
+    with TestClient(build_app(bench.service, top_k=2)) as client:
+        answer = client.post("/v1/predict", content=image, headers=PNG | {"Eyevsai-Key": "anna"})
+        values = answer.json()
+        assert answer.status_code == 200
+        assert (values["model"], values["version"], values["arm"]) == ("stripes", 7, "production")
+        assert answer.headers["eyevsai-id"] == values["id"]
+        assert (answer.headers["eyevsai-version"], answer.headers["eyevsai-arm"]) == (
+            "7",
+            "production",
+        )
+        probabilities = list(values["probabilities"].values())
+        assert probabilities == sorted(probabilities, reverse=True)
+        assert (len(probabilities), values["probability"]) == (2, probabilities[0])
+        assert bench.answers[0].key == "anna"
+        all_classes = client.post("/v1/predict?top_k=99", content=image).json()["probabilities"]
+        assert sum(all_classes.values()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "reason"),
+    [
+        ({"content": b"no image"}, 422, "not an image"),
+        ({"content": b""}, 400, "body is empty"),
+        ({"content": b"{}", "headers": {"Content-Type": "application/json"}}, 415, "/invocations"),
+        ({"content": b"x", "params": {"top_k": "0"}}, 400, "top_k must be"),
+        ({"content": b"x", "params": {"top_k": "-1"}}, 400, "top_k must be"),
+        ({"content": b"x", "params": {"top_k": "x" * 500}}, 400, "top_k must be"),
+        ({"content": b"x", "headers": {"Eyevsai-Key": "k" * (MAX_KEY + 1)}}, 400, "Eyevsai-Key"),
+    ],
+)
+def test_bad_requests_are_refused_with_a_reason(options: dict, status: int, reason: str) -> None:
+    with TestClient(build_app(Bench(make_version()).service)) as client:
+        answer = client.post("/v1/predict", **options)
+        assert answer.status_code == status
+        assert reason in answer.text
+        assert len(answer.text) < 500
+
+
+def test_probes_status_and_metrics_tell_the_state(image: bytes) -> None:
+    bench = Bench()
+    with TestClient(build_app(bench.service)) as client:
+        assert [client.get(path).status_code for path in ("/ready", "/ping", "/live")] == [
+            503,
+            503,
+            200,
+        ]
+        refused = client.post("/v1/predict", content=image)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        bench.table.assign({"production": make_version(3)})
+        assert client.get("/health").status_code == 200
+        client.post("/v1/predict", content=image)
+        status = client.get("/v1/status").json()
+        assert status["versions"][0]["version"] == 3
+        assert status["versions"][0]["roles"] == ["production"]
+        text = client.get("/metrics").text
+        samples = {
+            (sample.name, *sorted(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+        info = ("alias", "production"), ("model", "stripes"), ("version", "3")
+        assert samples["eyevsai_version_info", *info] == 1
+        reason = ("model", "stripes"), ("reason", "not_ready")
+        assert samples["eyevsai_rejected_total", *reason] == 1
+        bench.service.is_draining = True
+        assert client.get("/ready").status_code == 503
+        assert client.get("/live").status_code == 200
+
+
+def test_openapi_page_and_metrics_can_be_left_out() -> None:
+    app = build_app(Bench(make_version()).service, has_docs=False, has_metrics=False)
+    with TestClient(app) as client:
+        for path in ("/docs", "/openapi.json", "/redoc", "/metrics"):
+            assert client.get(path).status_code == 404, path
+    with TestClient(build_app(Bench(make_version()).service)) as client:
+        assert "/v1/predict" in client.get("/openapi.json").json()["paths"]
+
+
+def test_metrics_have_at_most_a_hundred_labels() -> None:
+    metrics = Metrics("many", VersionTable())
+    classes = tuple(f"class {number}" for number in range(10_000))
+    series = metrics._find_series(1, "production", classes)
+    assert len(series._predictions) == MAX_LABELS + 1
+    assert metrics.render().count(b"eyevsai_predictions_total{") == MAX_LABELS + 1
