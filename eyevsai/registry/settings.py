@@ -244,16 +244,21 @@ def read_policy(path: str | None, dataset: str) -> Policy:
     dataset_values = for_datasets.get(dataset, {}) if isinstance(for_datasets, dict) else None
     if not isinstance(dataset_values, dict):
         raise UserError(f"{file}: [{DATASETS}.{dataset}] must be a table of settings.")
-    return Policy(**_parse_values(values | dataset_values, file))
+    return Policy(**parse_policy(Policy, values | dataset_values, file))
 
 
-def _parse_values(values: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Return the values of a policy file, converted to the types of `Policy`.
+def parse_policy(policy: type[Settings], values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return the values of a policy file, converted to the types of a policy's settings.
+
+    Args:
+        policy: class of the policy.
+        values: values of the file by name.
+        file: path of the file, for messages.
 
     Raises:
         UserError: a setting is unknown or its value is invalid.
     """
-    settings = {setting.name: setting for setting in list_settings(Policy)}
+    settings = {setting.name: setting for setting in list_settings(policy)}
     for name, value in values.items():
         if name not in settings:
             guess = nearest(name, settings)

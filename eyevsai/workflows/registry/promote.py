@@ -26,6 +26,10 @@ log = logging.getLogger("eyevsai")
 CHECKS_FILE = "promotion_checks.json"
 
 
+class NotPromotedError(JobError):
+    """A version that fails a promotion check; nothing was changed."""
+
+
 @dataclass(frozen=True)
 class Promoted:
     """Result of a promotion, an archiving or a rollback."""
@@ -69,7 +73,7 @@ def promote(settings: PromoteSettings, run_id: str | None = None) -> Promoted:
         tags = {"stage": stage, "after": number, "reason": settings.reason}
         title = f"{transaction.name} {number} to {stage}"
         with transaction.recording("promote", title, tags) as record:
-            results = _check(transaction, stage, number, policy)
+            results = run_checks(transaction, stage, number, policy)
             classes = compare_with_stage(transaction, stage, number)
             results = replace(
                 results, checks=(*results.checks, classes.check(consented=settings.class_change))
@@ -198,7 +202,7 @@ def pin(
     return version.uri, True
 
 
-def _check(
+def run_checks(
     transaction: RegistryTransaction, stage: str, number: int, policy: Policy
 ) -> CheckResults:
     """Check a version against the one in the stage; repeat if that one changes meanwhile."""
@@ -230,7 +234,7 @@ def _archive(transaction: RegistryTransaction, number: int, reason: str | None) 
 
 
 def _check_allowed(results: CheckResults, settings: PromoteSettings, uri: str) -> None:
-    """Raise JobError if a check failed that is not forced; a difference of classes cannot be.
+    """Raise NotPromotedError if a check failed that is not forced; the class list cannot be.
 
     Logs a warning for each forced check.
 
@@ -247,4 +251,4 @@ def _check_allowed(results: CheckResults, settings: PromoteSettings, uri: str) -
         by_policy = any(check.name != CHECK for check in blocking)
         hint = " --force --reason TEXT overrides the policy and is recorded." if by_policy else ""
         refusals = "\n".join(f"- {check.text}" for check in blocking)
-        raise JobError(f"{uri} is not promoted:\n{refusals}\nNothing was changed.{hint}")
+        raise NotPromotedError(f"{uri} is not promoted:\n{refusals}\nNothing was changed.{hint}")

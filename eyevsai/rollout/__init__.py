@@ -1,0 +1,1 @@
+"""Gradual rollout of a candidate version: shares, evidence and decisions."""
