@@ -1,0 +1,1 @@
+"""Workflows of `watch`: the retraining of a served model."""

@@ -1,0 +1,400 @@
+"""`monitor live` and `watch`, as a person and cron use them, on the log of a real version."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from eyevsai.registry.retraining_runs import EXPERIMENT, find_retraining_run
+from eyevsai.retraining.record import Action, Retraining, State
+from eyevsai.workflows.watch import watch as watch_module
+from tests.conftest import (
+    SMALL,
+    Eyevsai,
+    copy_store,
+    copy_trained,
+    draw_image,
+    once,
+    write_images,
+)
+from tests.html_pages import check_self_contained
+from tests.invoke import invoke
+from tests.served import Served
+
+# one worker: a test moves the images of the shared store
+pytestmark = pytest.mark.xdist_group("watch")
+CLASSES = ("across", "down", "wide")
+COUNTS = dict.fromkeys(CLASSES, 100)
+NAME = "stripes-deep_v1-standard"
+POLICY = """
+min_labels = 40
+new_labels = 1000
+cooldown_hours = 0
+recent_tolerance = 0.05
+promotion_policy = "promotion.toml"
+
+[train]
+epochs = 8
+"""
+
+
+@pytest.fixture(scope="session")
+def served_store(
+    tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_dir: Path
+) -> Path:
+    """Return a folder with a store of one version in Production; never write to it."""
+
+    def build(folder: Path) -> None:
+        copy_store(template_store, folder)
+        images = write_images(folder / "data" / "stripes", COUNTS)
+        env = {
+            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+            "EYEVSAI_CACHE": str(cache_dir),
+            "EYEVSAI_STATE": str(folder / "state"),
+        }
+        flags = (*SMALL, "--epochs", "8", "--test-fraction", "0.4")
+        invoke(folder, "train", "--model", "deep_v1", "--data", str(images), *flags, **env)
+        invoke(folder, "evaluate", f"{NAME}/1", "--corruption-images", "0", **env)
+        invoke(folder, "promote", f"{NAME}/1", **env)
+
+    return once(tmp_path_factory, "served", build)
+
+
+@pytest.fixture
+def workplace(served_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = copy_trained(served_store, tmp_path / "project", monkeypatch)
+    # the copied run names the folder of the original, which has the images
+    (folder / "retraining.toml").write_text(POLICY)
+    (folder / "promotion.toml").write_text("tolerance = 0.02\n")
+    return folder
+
+
+@pytest.fixture
+def served(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
+    monkeypatch.setenv("EYEVSAI_LOG", f"sqlite:///{workplace / 'log.db'}")
+    return Served(workplace / "log.db", NAME)
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the steps of a retraining in this process."""
+    from eyevsai.executors import base
+    from eyevsai.workflows.watch import actions
+    from tests.in_process_executor import InProcessExecutor
+
+    monkeypatch.setattr(
+        actions, "make_executor", lambda settings, max_workers: InProcessExecutor(max_workers)
+    )
+    monkeypatch.setattr(base, "POLL_S", 0.01)
+
+
+def draw(count: int, start: int, *, is_shifted: bool = False) -> tuple[list[np.ndarray], list[str]]:
+    """Return images of all classes in turn, and their classes; shifted ones are dark negatives."""
+    images = [draw_image(index % 3, start + index // 3) for index in range(count)]
+    if is_shifted:
+        images = [(255 - image) // 2 for image in images]
+    return images, [CLASSES[index % 3] for index in range(count)]
+
+
+def state_of(name: str = NAME) -> Retraining:
+    run = find_retraining_run(MlflowClient(), name)
+    assert run is not None
+    return Retraining.from_json(run.load())
+
+
+def read(output: Any) -> dict[str, Any]:
+    return json.loads(output.stdout)
+
+
+def test_same_traffic_raises_no_alert(eyevsai: Eyevsai, served: Served, workplace: Path) -> None:
+    served.answer(draw(240, 500)[0])
+    output = eyevsai("monitor", "live", NAME)
+    assert "no alert" in output.stdout
+    assert "240 answers" in output.stdout
+    page = check_self_contained((workplace / "live.html").read_text())
+    assert "No alert" in page.text
+    assert MlflowClient().get_experiment_by_name(EXPERIMENT) is None
+
+
+def test_alerts_are_explained_and_recorded_once(
+    eyevsai: Eyevsai, served: Served, workplace: Path
+) -> None:
+    served.answer(draw(240, 500)[0])
+    images, labels = draw(400, 900, is_shifted=True)
+    ids = served.answer(images, failed=20)
+    served.label(ids[:200], labels[:200])
+    metrics = workplace / "eyevsai.prom"
+    arguments = ("monitor", "live", NAME, "--risk-labels", "all", "--json")
+    report = read(eyevsai(*arguments, "--metrics-file", str(metrics), code=1))
+    assert {each["name"] for each in report["alerts"]} >= {
+        "DriftDetected",
+        "RiskExceeded",
+        "ErrorsHigh",
+    }
+    assert "darker" in json.dumps(report["windows"][-1]["comparison"]["explanation"])
+    assert report["risk"]["labels"] == 200
+    assert report["risk"]["log_evidence"] > np.log(100)
+    assert f'eyevsai_alert{{model="{NAME}",version="1",alert="RiskExceeded"}} 1.0' in (
+        metrics.read_text()
+    )
+    assert read(eyevsai(*arguments, code=1))["run_id"] is None  # the same alerts
+    log = read(eyevsai("registry", "log", NAME, "--json"))
+    (entry,) = [each for each in log if each["action"] == "alert"]
+    assert "RiskExceeded" in entry["reason"]
+    content = (workplace / "live.html").read_text()
+    assert "RiskExceeded" in check_self_contained(content).text
+
+
+def test_risk_uses_only_answers_that_were_drawn(eyevsai: Eyevsai, served: Served) -> None:
+    images, labels = draw(120, 900, is_shifted=True)
+    served.label(served.answer(images), labels)  # as users send them: all of wrong answers
+    report = read(eyevsai("monitor", "live", NAME, "--json", code=None))
+    assert report["risk"]["labels"] == 0
+    assert "feedback suggest" in " ".join(report["notes"])
+
+
+@pytest.mark.processes("more than 64 images are decoded in worker processes")
+@pytest.mark.usefixtures("in_process")
+def test_closed_loop(eyevsai: Eyevsai, served: Served, workplace: Path) -> None:
+    """Drift, request, labels, retraining, gate, candidate, and a person who promotes it."""
+    served.answer(draw(240, 500)[0])
+    assert read(eyevsai("watch", NAME, "--json"))["state"] == "idle"
+    shifted, labels = draw(300, 900, is_shifted=True)
+    ids = served.answer(shifted)
+    result = read(eyevsai("watch", NAME, "--json"))
+    assert result["changes"] == ["idle -> triggered", "triggered -> needs_labels"]
+    assert "DriftDetected" in result["alerts"]
+    (request,) = (workplace.parent / "state" / "retraining" / NAME).glob("request-*")
+    assert {each.name for each in request.iterdir()} >= {
+        "counts.json",
+        "label_studio.json",
+        "labels.csv",
+    }
+    # half of the labels come, late
+    served.label(ids[:150], labels[:150])
+    result = read(eyevsai("watch", NAME, "--json"))
+    assert result["state"] == "waiting", result
+    assert result["version"] == 2
+    client = MlflowClient()
+    assert client.get_registered_model(NAME).aliases == {"production": 1, "candidate": 2}
+    eyevsai("promote", f"{NAME}/2", "--reason", "checked by a person")
+    result = read(eyevsai("watch", NAME, "--json"))
+    assert result["changes"][0] == "waiting -> cooling"
+    assert "promoted" in state_of().outcome or state_of().state is State.IDLE
+    rest = served.answer(shifted[150:], version=2)
+    predicted = {each.id: each.label for each in read_answers(served, rest)}
+    accuracy = np.mean(
+        [predicted[key] == label for key, label in zip(rest, labels[150:], strict=True)]
+    )
+    assert accuracy > 0.9
+    log = read(eyevsai("registry", "log", NAME, "--json"))
+    changes = [each["reason"] for each in log if each["action"] == "retraining"]
+    assert any("training -> evaluating" in each for each in changes)
+
+
+def read_answers(served: Served, ids: list[str]) -> list[Any]:
+    from sqlalchemy import select
+
+    from eyevsai.inference_log.schema import answers
+
+    with served.store.reading() as connection:
+        return connection.execute(
+            select(answers.c.id, answers.c.label).where(answers.c.id.in_(ids))
+        ).all()
+
+
+@pytest.mark.processes("more than 64 images are decoded in worker processes")
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("action", [Action.FREEZE, Action.TRAIN, Action.EVALUATE, Action.CHECK])
+def test_watch_continues_after_a_kill_in_each_state(
+    action: Action, eyevsai: Eyevsai, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process dies after an action, before its event is stored: the action is repeated."""
+    shifted, labels = draw(150, 900, is_shifted=True)
+    served.label(served.answer(shifted), labels)
+    perform = watch_module._Watcher._perform
+
+    class Killed(BaseException):
+        """End of the process."""
+
+    def perform_and_die(self: Any, each: Action) -> Any:
+        event = perform(self, each)
+        if each is action:
+            raise Killed
+        return event
+
+    with monkeypatch.context() as patch:
+        patch.setattr(watch_module._Watcher, "_perform", perform_and_die)
+        with pytest.raises(Killed):
+            eyevsai("watch", NAME, "--start", "--reason", "new camera")
+    result = read(eyevsai("watch", NAME, "--json"))
+    assert result["state"] == "waiting", result
+    record = state_of()
+    assert record.version == 2
+    assert len(record.keys) == 1
+    assert len(MlflowClient().search_model_versions(f"name = '{NAME}'")) == 2
+
+
+@pytest.mark.processes("more than 64 images are decoded in worker processes")
+@pytest.mark.usefixtures("in_process")
+def test_worse_model_is_refused(eyevsai: Eyevsai, served: Served, workplace: Path) -> None:
+    """Labels of one flooding source are wrong: the gate refuses what was trained on them."""
+    (workplace / "retraining.toml").write_text(POLICY + "label_smoothing = 0.0\n")
+    images, labels = draw(240, 700)
+    wrong = [CLASSES[(CLASSES.index(label) + 1) % 3] for label in labels]
+    served.label(served.answer(images), wrong, source="rule:broken")
+    before = MlflowClient().get_registered_model(NAME).aliases
+    result = read(eyevsai("watch", NAME, "--start", "--json"))
+    assert "evaluating -> gated" in result["changes"]
+    assert "gated -> refused" in result["changes"], result
+    assert "worse" in result["outcome"]
+    assert MlflowClient().get_registered_model(NAME).aliases == before
+
+
+@pytest.mark.processes("more than 64 images are decoded in worker processes")
+@pytest.mark.usefixtures("in_process")
+def test_missing_data_folder_is_a_failure_that_is_retried_later(
+    eyevsai: Eyevsai, served: Served, workplace: Path, served_store: Path
+) -> None:
+    shifted, labels = draw(150, 900, is_shifted=True)
+    served.label(served.answer(shifted), labels)
+    data = served_store / "data" / "stripes"
+    moved = data.with_name("away")
+    shutil.move(data, moved)
+    try:
+        result = read(eyevsai("watch", NAME, "--start", "--json", code=1))
+        assert result["state"] == "failed"
+        assert "stripes" in result["text"]
+        result = read(eyevsai("watch", NAME, "--json", code=1))
+        assert result["changes"] == []  # it waits for an hour
+    finally:
+        shutil.move(moved, data)
+    result = read(eyevsai("watch", NAME, "--start", "--json"))
+    assert result["state"] == "waiting", result
+
+
+@pytest.mark.usefixtures("in_process")
+def test_three_failures_stop_the_retraining(
+    eyevsai: Eyevsai, served: Served, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder of frozen data cannot be written; the pauses are over at once."""
+    monkeypatch.setattr("eyevsai.retraining.state.BACKOFF_S", (0.0, 0.0))
+    (workplace / "file").touch()
+    arguments = ("watch", NAME, "--json", "--retraining-dir", str(workplace / "file"))
+    shifted, labels = draw(60, 900, is_shifted=True)
+    served.label(served.answer(shifted), labels)
+    result = read(eyevsai(*arguments, "--start", code=1))
+    assert result["state"] == "stopped"
+    assert result["changes"].count("failed -> triggered") == 2
+    assert "3 attempts failed" in result["text"]
+    assert read(eyevsai(*arguments, code=1))["changes"] == []
+    log = read(eyevsai("registry", "log", NAME, "--json"))
+    assert sum("-> failed" in each["reason"] for each in log) == 2
+
+
+@pytest.mark.usefixtures("in_process")
+def test_labels_that_do_not_count(eyevsai: Eyevsai, served: Served) -> None:
+    """Repeated, contradictory and unknown labels, and those of unknown ids, start nothing."""
+    shifted, labels = draw(120, 900, is_shifted=True)
+    ids = served.answer(shifted)
+    for _ in range(10):
+        served.label(ids[:30], labels[:30])
+    served.label(ids[30:60], labels[30:60], source="person:anna")
+    served.label(ids[30:60], ["wide" if x != "wide" else "down" for x in labels[30:60]],
+                 source="person:berta")  # fmt: skip
+    served.label(ids[60:90], ["giraffe"] * 30)
+    served.label(["0" * 48] * 30, labels[:30])
+    result = read(eyevsai("watch", NAME, "--json"))
+    assert result["state"] == "needs_labels"
+    assert "30 are new" in result["text"]
+
+
+def test_only_one_of_eight_watchers_works(
+    eyevsai: Eyevsai, served: Served, workplace: Path
+) -> None:
+    from eyevsai.inference_log.store import LogStore
+    from eyevsai.workflows.watch.lease import holding
+
+    served.answer(draw(60, 500)[0])
+    uri = f"sqlite:///{workplace / 'mlflow.db'}"
+
+    def acquire(_: int) -> bool:
+        with holding(LogStore.open(served.url), uri, NAME) as lease:
+            import time
+
+            time.sleep(1.0 if lease else 0.0)
+            return lease is not None
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(acquire, range(8))) == 1
+    with holding(LogStore.open(served.url), uri, NAME) as lease:
+        assert lease is not None
+        result = read(eyevsai("watch", NAME, "--json"))
+    assert result["state"] == "busy"
+    assert MlflowClient().get_experiment_by_name(EXPERIMENT) is None
+
+
+@pytest.mark.slow
+@pytest.mark.processes("eight watchers at once, each a process")
+def test_eight_processes_train_once(
+    eyevsai_process: Eyevsai, served: Served, workplace: Path
+) -> None:
+    shifted, labels = draw(150, 900, is_shifted=True)
+    served.label(served.answer(shifted), labels)
+    with ThreadPoolExecutor(8) as pool:
+        futures = [
+            pool.submit(eyevsai_process, "watch", NAME, "--start", "--json") for _ in range(8)
+        ]
+        states = [read(each.result())["state"] for each in futures]
+    assert "waiting" in states
+    assert set(states) <= {"waiting", "busy"}
+    assert len(MlflowClient().search_model_versions(f"name = '{NAME}'")) == 2
+    assert len(state_of().trainings) == 1
+
+
+def test_calls_that_change_nothing_leave_one_run(
+    entry_point: Eyevsai, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call deletes the run of the one before, which ended some seconds ago."""
+    monkeypatch.setattr("eyevsai.tracking.stale_runs.DELETE_STUBS_AFTER_S", -1.0)
+    served.answer(draw(120, 500)[0])
+    for _ in range(3):
+        entry_point("watch", "-P", f"name={NAME}")
+    runs = MlflowClient().search_runs(["0"])
+    assert len([run for run in runs if run.data.tags.get("eyevsai.job") == "watch"]) == 1
+    entry_point("monitor", "-P", f"name={NAME}")
+
+
+def test_entry_point_of_drift(entry_point: Eyevsai, workplace: Path, tmp_path: Path) -> None:
+    same = write_images(tmp_path / "same", dict.fromkeys(CLASSES, 20), start=500)
+    entry_point("monitor", "-P", f"model={NAME}/1", "-P", f"data={same}")
+    assert (workplace / "drift.html").is_file()
+    done = entry_point("monitor", "-P", f"model={NAME}/1", code=1)
+    assert "Set name=NAME" in done.stderr
+
+
+def test_unusable_input(eyevsai: Eyevsai, served: Served, workplace: Path) -> None:
+    served.answer(draw(60, 500)[0])
+
+    def fails(*arguments: str, text: str) -> None:
+        assert text in " ".join(eyevsai(*arguments, code=2).stderr.split())
+
+    fails("watch", text="requires a registered model")
+    fails("watch", "no-such-model", text="There is no registered model")
+    fails("watch", NAME, "--once", "--every", "10m", text="contradict")
+    fails("watch", NAME, "--every", "soon", text="is not a duration")
+    fails("watch", NAME, "--reason", "x", text="requires --start")
+    fails("watch", NAME, "--log", "off", text="--log off")
+    (workplace / "retraining.toml").write_text("min_label = 3\n")
+    fails("watch", NAME, text="Did you mean 'min_labels'?")
+    (workplace / "retraining.toml").write_text('[train]\ndata = "x"\n')
+    fails("watch", NAME, text="cannot be set")
+    fails("monitor", "live", NAME, "--webhook", "http://127.0.0.1/x", text="requires a secret")
+    fails("monitor", "live", "no-such-model", text="There is no registered model")
