@@ -12,7 +12,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ARG EXTRAS=""
 LABEL org.opencontainers.image.title="eyevsai" \
       org.opencontainers.image.description="An MLflow project that trains, evaluates, exports and serves image classifiers" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0 AND MIT"
 COPY constraints/highest.txt /opt/eyevsai/constraints.txt
 # Without dependencies: they come from PyPI in the next step, and PyTorch from its own index only.
 RUN pip install --no-cache-dir --no-deps --constraint /opt/eyevsai/constraints.txt --index-url "$TORCH_INDEX" torch torchvision

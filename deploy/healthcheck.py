@@ -22,9 +22,10 @@ SERVERS = (  # commands that serve until they are stopped
     ("mlflow", "server"),
     ("mlflow", "ui"),
     ("eyevsai", "ui"),
+    ("eyevsai", "serve"),
 )
-HEALTH_PAGE, OPTUNA_PAGE = "/health", "/"
-MLFLOW_PORT, OPTUNA_PORT = 5000, 8080
+HEALTH_PAGE, OPTUNA_PAGE, READY_PAGE = "/health", "/", "/v2/health/ready"
+MLFLOW_PORT, OPTUNA_PORT, SERVE_PORT = 5000, 8080, 5080
 ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 TIMEOUT_S, STALE_AFTER_S = 5.0, 60.0
 STATE_DIR = "~/.local/state/eyevsai"
@@ -54,9 +55,13 @@ def find_server(command: Sequence[str], env: Mapping[str, str]) -> tuple[str, in
     options = parse_options(command)
     variables = env if command[0] == "mlflow" else {}
     host = options.host or variables.get("MLFLOW_HOST") or "127.0.0.1"
-    default_port = OPTUNA_PORT if options.optuna else MLFLOW_PORT
+    default_port, page = MLFLOW_PORT, HEALTH_PAGE
+    if options.optuna:
+        default_port, page = OPTUNA_PORT, OPTUNA_PAGE
+    elif names[:2] == ["eyevsai", "serve"]:
+        default_port, page = SERVE_PORT, READY_PAGE
     port = int(options.port or variables.get("MLFLOW_PORT") or default_port)
-    return ANY_ADDRESS.get(host, host), port, OPTUNA_PAGE if options.optuna else HEALTH_PAGE
+    return ANY_ADDRESS.get(host, host), port, page
 
 
 def parse_options(command: Sequence[str]) -> argparse.Namespace:

@@ -226,6 +226,8 @@ def test_dockerfile_is_read_with_flags_and_continued_lines(tmp_path: Path) -> No
         ("mlflow models serve -m a -p 82 -h ::", {}, ("::1", 82, "/health")),
         ("mlflow models serve -p83", {"MLFLOW_PORT": "9"}, ("127.0.0.1", 83, "/health")),
         ("mlflow models predict -m a", {}, None),
+        ("eyevsai serve m", {"MLFLOW_PORT": "9"}, ("127.0.0.1", 5080, "/v2/health/ready")),
+        ("eyevsai serve m --host=0.0.0.0 --port 85", {}, ("127.0.0.1", 85, "/v2/health/ready")),
         (
             "mlflow server",
             {"MLFLOW_PORT": "84", "MLFLOW_HOST": "10.0.0.1"},
