@@ -25,12 +25,17 @@ BENCHMARKS = {
     "tuning": "benchmarks.tuning",
     "pruning": "benchmarks.pruning",
     "evaluation": "benchmarks.evaluation",
+    "drift": "benchmarks.drift",
+    "rollout": "benchmarks.rollout",
+    "loop": "benchmarks.loop",
     "exports": "benchmarks.exports",
     "frozen": "benchmarks.frozen",
     "registry": "benchmarks.registry",
     "reports": "benchmarks.reports",
     "matrix": "benchmarks.matrix",
     "faults": "benchmarks.faults",
+    "inference_log": "benchmarks.inference_log",
+    "serving": "benchmarks.serving",
 }
 
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from eyevsai.cli.main import main
 from eyevsai.cli.options import drop_empty
 from eyevsai.cli.project import COMMANDS
+from eyevsai.core.errors import UserError
 from eyevsai.core.shell import unquote_arguments
+from eyevsai.core.terminal import wrap_message
+from eyevsai.workflows.monitor.settings import MONITOR, monitor_command
 
 RUN_ID = "MLFLOW_RUN_ID"
 
@@ -27,11 +30,26 @@ def run_entry_point(name: str) -> None:
     enter_caller_dir(f"entrypoints.{name}")
     arguments = sys.argv[1:] if run_id is None else unquote_arguments(sys.argv[1:])
     try:
-        main([*COMMANDS.get(name, (name,)), *drop_empty(name, arguments)])
+        main(_find_command(name, drop_empty(name, arguments)))
     except SystemExit as end:
         if end.code and run_id is not None:
             _label_failed_call(run_id, name, end.__context__)
         raise
+
+
+def _find_command(name: str, words: list[str]) -> list[str]:
+    """Return the command line of an entry point.
+
+    Raises:
+        SystemExit: the parameters do not determine the command of `monitor`.
+    """
+    if name != MONITOR:
+        return [*COMMANDS.get(name, (name,)), *words]
+    try:
+        return monitor_command(words)
+    except UserError as error:
+        print(wrap_message(f"Error: {error}", sys.stderr), file=sys.stderr)
+        raise SystemExit(error.exit_code) from error
 
 
 def enter_caller_dir(module: str) -> None:

@@ -13,7 +13,21 @@ from typing import Annotated
 
 import typer
 
-from eyevsai.cli import data, models, project, recommend, registry, system, train
+from eyevsai.cli import (
+    data,
+    feedback,
+    log,
+    models,
+    monitor,
+    project,
+    recommend,
+    registry,
+    rollout,
+    serve,
+    system,
+    train,
+    watch,
+)
 from eyevsai.cli.completion import read_completion_line
 from eyevsai.cli.options import add_switches, peek_settings
 from eyevsai.cli.output import escape_unencodable
@@ -119,6 +133,12 @@ def build_app(arguments: list[str]) -> typer.Typer:
     project.add_to(app)
     system.add_to(app)
     app.add_typer(data.build_app(), name="data")
+    serve.add_to(app)
+    app.add_typer(monitor.build_app(), name="monitor")
+    app.add_typer(log.build_app(), name="log", rich_help_panel="Serving")
+    app.add_typer(feedback.build_app(), name="feedback", rich_help_panel="Serving")
+    app.add_typer(rollout.build_app(), name="rollout", rich_help_panel="Serving")
+    watch.add_to(app)
     add_switches(app)
     return app
 

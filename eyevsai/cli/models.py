@@ -28,6 +28,7 @@ from eyevsai.core.json import to_json
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.model_ref import MODEL_FORMS, VERSION_FORMS
 from eyevsai.core.paths import expand, is_dir, is_file
+from eyevsai.core.quantities import format_count
 from eyevsai.core.settings import Setting, as_flag, list_settings
 from eyevsai.core.shell import quote
 from eyevsai.core.terminal import wrap, wrap_message
@@ -99,7 +100,7 @@ def evaluate(model: Model = None, as_json: Json = False, **values: Any) -> None:
         return
     metrics = result.metrics
     print(
-        f"{result.model} on {result.images} images of {result.dataset}\naccuracy "
+        f"{result.model} on {format_count(result.images, 'image')} of {result.dataset}\naccuracy "
         f"{metrics['accuracy']:.4f} ({metrics['accuracy_low']:.4f} to "
         f"{metrics['accuracy_high']:.4f}), loss {metrics['loss']:.4f}, calibration error "
         f"{metrics['ece']:.4f}\n{metrics['images_per_s']:.0f} images/s, "
@@ -219,8 +220,8 @@ def report(selection: Selection = None, as_json: Json = False, **values: Any) ->
         print(json.dumps(to_json(result), indent=2))
         return
     print(
-        f"{result.models} models with {result.versions} versions, {result.ready} models ready "
-        "for deployment"
+        f"{format_count(result.models, 'model')} with {format_count(result.versions, 'version')}, "
+        f"{result.ready} ready for deployment"
     )
     for path in result.files.values():
         print(path)

@@ -24,8 +24,12 @@ from eyevsai.formats.settings import ExportSettings
 from eyevsai.models.factory import FAMILIES
 from eyevsai.registry.settings import CleanupSettings, PromoteSettings
 from eyevsai.reports.settings import ReportSettings
+from eyevsai.serving.http.settings import ServeSettings
 from eyevsai.tuning.settings import TuneSettings
 from eyevsai.workflows.config_source import find_model
+from eyevsai.workflows.monitor.settings import MonitorSettings
+from eyevsai.workflows.rollout.settings import RolloutSettings
+from eyevsai.workflows.watch.settings import WatchSettings
 
 S = TypeVar("S", bound=Settings)
 # context of commands whose options depend on the model; `eyevsai.cli.words` rejects others
@@ -171,6 +175,10 @@ def entry_points() -> dict[str, tuple[Setting, ...]]:
         "train_all": TrainAllSettings,
         "report": ReportSettings,
         "data": DownloadSettings,
+        "monitor": MonitorSettings,
+        "watch": WatchSettings,
+        "serve": ServeSettings,
+        "rollout": RolloutSettings,
     }
     entries = {name: list_settings(part) for name, part in declared.items()}
     entries["train_all"] += list_settings(CallSettings)

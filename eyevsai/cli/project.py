@@ -23,7 +23,11 @@ from eyevsai.core.paths import expand
 from eyevsai.core.settings import Setting
 
 # entry points whose command has another name
-COMMANDS = {"data": ("data", "download"), "train_all": ("train-all",)}
+COMMANDS = {
+    "data": ("data", "download"),
+    "rollout": ("rollout", "start"),
+    "train_all": ("train-all",),
+}
 # what commands write to the folder of a project, and what belongs to one machine
 IGNORED = (
     ".venv/",

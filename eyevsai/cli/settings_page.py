@@ -16,6 +16,7 @@ from eyevsai.data.catalog import PRESETS
 from eyevsai.executors.settings import ExecutorSettings, TrainAllSettings
 from eyevsai.models.factory import FAMILIES, get_family
 from eyevsai.registry.settings import Policy
+from eyevsai.rollout.policy import RolloutPolicy
 from eyevsai.training.settings import TrainingSettings
 from eyevsai.tuning.settings import TuneSettings
 
@@ -50,6 +51,10 @@ TOPICS: Mapping[str, tuple[str, type[Settings]]] = {
         "Keys of `promotion.toml`; see [what a promotion requires](production.md#what-a-promotion-"
         "requires).",
         Policy,
+    ),
+    "Rollout policy": (
+        "Keys of `rollout.toml`; see [rolling out a version](rollout.md).",
+        RolloutPolicy,
     ),
 }
 

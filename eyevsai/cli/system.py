@@ -21,6 +21,7 @@ from eyevsai.core.json import to_json
 from eyevsai.core.loading import loading
 from eyevsai.core.logging import configure_logging, is_verbose
 from eyevsai.core.paths import expand
+from eyevsai.core.quantities import format_count
 from eyevsai.core.settings import Doc, Range, Settings, list_settings
 from eyevsai.core.shell import join
 from eyevsai.core.terminal import wrap, wrap_message
@@ -122,13 +123,14 @@ def _upgrade(state_dir: Path, write_line: Callable[[str], None]) -> None:
 
     upgraded = upgrade(state_dir)
     write_line(
-        f"{upgraded.runs} runs, {upgraded.versions} versions and {upgraded.run_dirs} run "
-        "directories were upgraded to the current names"
+        f"upgraded to the current names: {format_count(upgraded.runs, 'run')}, "
+        f"{format_count(upgraded.versions, 'version')} and run directories of "
+        f"{format_count(upgraded.run_dirs, 'run')}"
     )
     if upgraded.deleted_runs:
         write_line(
-            f"{upgraded.deleted_runs} deleted runs were not upgraded. To upgrade them, restore "
-            "them and run eyevsai doctor --upgrade again"
+            f"not upgraded: {format_count(upgraded.deleted_runs, 'deleted run')}. Restore deleted "
+            "runs and run eyevsai doctor --upgrade again to upgrade them"
         )
 
 

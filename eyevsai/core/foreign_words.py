@@ -119,7 +119,6 @@ PREDICT = "Use: eyevsai predict MODEL IMAGES."
 
 # command of other tools: what to use instead. `GROUP COMMAND` applies to that group only.
 COMMANDS = {
-    "serve": "Use: mlflow models serve -m models:/NAME/VERSION --env-manager local.",
     "resume": RESUME,
     "continue": RESUME,
     "fit": "Use: eyevsai train.",

@@ -124,6 +124,22 @@ TERMINAL = Topic(
         Variable("COMP_WORDS", "The same in bash."),
     ),
 )
+SERVING = Topic(
+    "Serving and monitoring",
+    "Settings of `eyevsai serve` and of the commands that read its log: the option wins over the "
+    "variable. Secrets have no options.",
+    (
+        Variable("EYEVSAI_TOKEN_FILE", "File of the tokens of `eyevsai serve`."),
+        Variable("EYEVSAI_TOKENS", "The tokens themselves: `SCOPES TOKEN`, separated by `;`."),
+        Variable("EYEVSAI_TOKEN", "Token that `eyevsai.Client` sends."),
+        Variable("EYEVSAI_LOG", "URL of the inference log; `off` for none."),
+        Variable("EYEVSAI_LOG_SECRET", "Secret of the ids of answers and of the hashes of keys."),
+        Variable("EYEVSAI_LOG_SECRET_FILE", "File with that secret."),
+        Variable("EYEVSAI_WEBHOOK", "URL to which `monitor live` and `watch` send alerts."),
+        Variable("EYEVSAI_WEBHOOK_SECRET", "Secret with which alerts are signed."),
+        Variable("EYEVSAI_WEBHOOK_SECRET_FILE", "File with that secret."),
+    ),
+)
 SERVER = Topic(
     "Team server",
     "Read by `deploy/serve.py` and `deploy/member.py`, or by the MLflow that they start.",
@@ -147,7 +163,7 @@ SERVER = Topic(
         ),
     ),
 )
-TOPICS = (FOLDERS, STORE, COMPUTE, TERMINAL, SERVER)
+TOPICS = (FOLDERS, STORE, COMPUTE, TERMINAL, SERVING, SERVER)
 
 
 def render_page() -> str:

@@ -82,7 +82,6 @@ def test_an_unknown_command_names_the_nearest(eyevsai: Eyevsai) -> None:
             "tune extra",
             "Unexpected argument 'extra'. It is not a folder of images.",
         ),
-        ("serve", "There is no eyevsai command 'serve'. Use: mlflow models serve -m models:/"),
         ("resume", "There is no eyevsai command 'resume'. Use: eyevsai train --resume RUN_ID"),
         ("fit", "There is no eyevsai command 'fit'. Use: eyevsai train."),
         ("val", "There is no eyevsai command 'val'. Use: eyevsai evaluate NAME/VERSION."),

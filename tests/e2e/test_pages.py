@@ -24,6 +24,7 @@ import yaml
 from PIL import Image
 
 from eyevsai.cli.main import build_app
+from eyevsai.cli.project import COMMANDS
 from tests.conftest import ROOT, write_images
 from tests.e2e.pages import (
     FILE,
@@ -58,6 +59,7 @@ TOOLS = {
     "pipx",
     "read",
     "source",
+    "sudo",
     "tr",
     "uv",
     "uvicorn",
@@ -92,7 +94,7 @@ def check(call: list[str], command: Command) -> None:
         entry = call[call.index("-e") + 1]
         assert entry in ENTRIES, where
         given = [call[at + 1].partition("=") for at, word in enumerate(call) if word == "-P"]
-        command_of = ["data", "download"] if entry == "data" else [entry.replace("_", "-")]
+        command_of = COMMANDS.get(entry, (entry,))
         check_eyevsai(
             [*command_of, *(word for name, _, value in given for word in (f"--{name}", value))],
             where,

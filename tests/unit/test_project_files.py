@@ -43,7 +43,9 @@ def test_the_licence_is_declared_with_its_complete_text() -> None:
     # of https://www.apache.org/licenses/LICENSE-2.0.txt
     digest = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
     assert hashlib.sha256(text).hexdigest() == digest
-    assert (PROJECT["license"], PROJECT["license-files"]) == ("Apache-2.0", ["LICENSE"])
+    vendored = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("eyevsai/**/*LICENSE*")}
+    assert PROJECT["license"] == "Apache-2.0 AND MIT"
+    assert PROJECT["license-files"] == ["LICENSE", *sorted(vendored)]
     assert PROJECT["authors"] == [{"name": "the eyevsai authors"}]
     assert PROJECT["version"] == VERSION
     # setuptools refuses them beside a licence expression
