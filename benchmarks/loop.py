@@ -206,9 +206,8 @@ class Place:
             check=False,
         )
         if process.returncode not in codes:
-            sys.exit(
-                f"{' '.join(words)}: exit code {process.returncode}\n{process.stdout}{process.stderr}"
-            )
+            output = process.stdout + process.stderr
+            sys.exit(f"{' '.join(words)}: exit code {process.returncode}\n{output}")
         return process.stdout
 
     def watch(self) -> dict[str, Any]:
