@@ -25,6 +25,7 @@ from eyevsai.core.errors import JobError, UserError, first_line, write_error
 from eyevsai.core.extras import missing_extra
 from eyevsai.core.paths import expand
 from eyevsai.inference_log.schema import SCHEMA_VERSION, log_schema, metadata
+from eyevsai.store.uris import mask_password
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 MODE = 0o600  # answers can be personal data
@@ -144,7 +145,7 @@ class Database:
         except ROW_ERRORS:
             raise
         except (DBAPIError, TimeoutError, sqlite3.Error) as error:
-            reason = first_line(getattr(error, "orig", None) or error)
+            reason = mask_password(first_line(getattr(error, "orig", None) or error))
             raise LogUnavailableError(
                 f"The inference log {self.title} cannot be used: {reason}. Check the database, "
                 "its disk and its permissions."
@@ -211,7 +212,7 @@ def _parse_url(url: str) -> URL:
 
 def _url_error(url: str) -> UserError:
     return UserError(
-        f"The inference log {url} is no database. Set --log to sqlite:///FILE or to "
+        f"The inference log {mask_password(url)} is no database. Set --log to sqlite:///FILE or to "
         "postgresql://USER@HOST/DATABASE."
     )
 

@@ -183,3 +183,11 @@ def test_columns_have_a_place_in_the_rows() -> None:
         == {each.name for each in _COLUMNS}
         == set(metadata.tables["answers"].columns.keys()) - {"seq"}
     )
+
+
+def test_passwords_are_not_in_messages() -> None:
+    for url in ("post-gres://user:secret@host/log", "mysql://user:secret@host/log"):
+        with pytest.raises(UserError) as error:
+            LogStore(url)
+        assert "secret" not in str(error.value)
+        assert "--log" in str(error.value)
