@@ -281,7 +281,7 @@ def test_units_are_valid_and_start_commands_that_exist(tmp_path: Path) -> None:
     for path in UNITS:
         text = path.read_text(encoding="utf-8")
         for line in re.findall(r"^ExecStart=(.+)$", text, re.MULTILINE):
-            words = line.replace("%i", MODEL).replace(" $EYEVSAI_SERVE_OPTIONS", "").split()
+            words = line.replace("%i", MODEL).replace(" $SERVE_OPTIONS", "").split()
             check_eyevsai(words[1:], path.name, loose=False)
         copies.append(tmp_path / path.name.replace("@", "@model-1."))
         copies[-1].write_text(re.sub(r"/opt/eyevsai/bin/eyevsai", "/bin/true", text))
