@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TOKEN_VARIABLE = "EYEVSAI_TOKEN"
 BACKOFF_S = 0.1  # pause before the third attempt is twice this; it doubles with each further one
 RETRIED = (429, 503)  # the server refused before it predicted
+TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # characters that no header can contain
 SOURCE = re.compile(r"(person|rule|import)(:[^\s:][^:\r\n]{0,99})?")
 
 
@@ -101,7 +103,12 @@ class Client:
         ca_file: str | os.PathLike[str] | None = None,
     ) -> None:
         self.url = _check_url(url)
-        token = token or os.environ.get(TOKEN_VARIABLE)
+        token = (token or os.environ.get(TOKEN_VARIABLE, "")).strip() or None
+        if token is not None and not TOKEN.fullmatch(token):
+            raise UserError(
+                f"The token has characters that no token has. Check the argument token, or "
+                f"{TOKEN_VARIABLE}."
+            )
         if token is not None and urlsplit(self.url).scheme == "http":
             _check_local(self.url)
         self._timeout_s = timeout_s
@@ -134,9 +141,9 @@ class Client:
             UserError: the image cannot be read, or the server refused the request.
             JobError: the server is unreachable, busy or failed.
         """
-        headers = {"Content-Type": "application/octet-stream"}
+        headers: dict[str, str | bytes] = {"Content-Type": "application/octet-stream"}
         if key is not None:
-            headers["Eyevsai-Key"] = key
+            headers["Eyevsai-Key"] = _encode_key(key)
         answer = self._post(
             "/v1/predict",
             data=_read_content(image),
@@ -183,7 +190,12 @@ class Client:
             )
             content = response.content
         if response.ok and not response.is_redirect:
-            return dict(response.json())
+            try:
+                return dict(response.json())
+            except (ValueError, TypeError):
+                raise JobError(
+                    f"The response of {self.url} is not that of eyevsai serve. Check the URL."
+                ) from None
         raise _refusal(self.url, response.status_code, content)
 
     @contextmanager
@@ -236,13 +248,27 @@ class _Bearer:
         return request
 
 
+def _encode_key(key: str) -> bytes:
+    """Return a key as the value of a header.
+
+    Raises:
+        UserError: it has control characters.
+    """
+    if CONTROL.search(key) or key != key.strip():
+        raise UserError(f"The key {key!r} has control characters, or a space at an end.")
+    return key.encode()
+
+
 def _check_url(url: str) -> str:
     """Return a URL without a slash at its end.
 
     Raises:
         UserError: it is no URL of a server, or contains a login.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UserError(f"The URL {url!r} is not valid. Use http://HOST:PORT or https://HOST.")
     if parts.username is not None or parts.query:

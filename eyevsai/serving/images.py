@@ -21,6 +21,7 @@ Image = str | Path | bytes | npt.NDArray[np.uint8]
 SHOWN = 80  # characters of a cell in a message
 MAX_PATH = 4096  # bytes of a path on Linux
 COLUMN = "image"
+TEXTS = frozenset({str, bytes, np.str_, np.bytes_})
 IMAGE_FORMATS = "An image must be base64, or H lists of W lists of 3 whole numbers from 0 to 255"
 
 # ASCII whitespace, as `base64` and MIME break lines, and the mark that Windows puts before a text
@@ -165,19 +166,32 @@ def _unwrap(cell: npt.NDArray[Any] | np.generic) -> Any:
     return cell.tolist() if cell.ndim == 0 or cell.dtype.kind in "OSU" else cell
 
 
+def find_types(values: Any) -> set[type]:
+    """Return the types of the values in nested lists; `list` if they have unequal lengths.
+
+    Check it before an array is made: in an array of texts, each takes the memory of the longest.
+    """
+    try:
+        return set(map(type, np.asarray(values, dtype=object).ravel().tolist()))
+    except ValueError:  # of arrays with other shapes
+        return {list}
+
+
 def _read_lists(cell: Any) -> npt.NDArray[np.uint8]:
+    if TEXTS & find_types(cell):
+        # MLflow parses {"inputs": {"image": [...]}} to one cell with all images
+        if any(isinstance(each, str) for each in cell):
+            raise UserError(
+                f"{IMAGE_FORMATS}, not a list of strings. Send each image as a record: "
+                f'{{"dataframe_records": [{{"{COLUMN}": ...}}, ...]}}.'
+            )
+        raise UserError(f"{IMAGE_FORMATS}, not lists of other values.")
     try:
         values = np.asarray(cell)
         if values.dtype.kind == "O":  # arrays of arrays, as Parquet stores lists
             values = np.asarray(_to_lists(cell))
     except ValueError:
         raise UserError(f"{IMAGE_FORMATS}, not lists of unequal lengths.") from None
-    # MLflow parses {"inputs": {"image": [...]}} to one cell with all images
-    if values.dtype.kind == "U" and values.ndim == 1:
-        raise UserError(
-            f"{IMAGE_FORMATS}, not a list of strings. Send each image as a record: "
-            f'{{"dataframe_records": [{{"{COLUMN}": ...}}, ...]}}.'
-        )
     if values.dtype.kind not in "iuf" and values.size:
         raise UserError(f"{IMAGE_FORMATS}, not lists of other values.")
     if values.shape[2:] != (3,) or not values.size:

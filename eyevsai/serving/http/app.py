@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from eyevsai.core.version import VERSION
 from eyevsai.reports.api_page import render_api_page
-from eyevsai.serving.http.answers import Answer, ImageError, PredictionError
+from eyevsai.serving.http.answers import Answer, PredictionError
 from eyevsai.serving.http.errors import RequestError, error_body
 from eyevsai.serving.http.service import PredictionService
 
@@ -134,12 +134,7 @@ def _add_predict(app: FastAPI, service: PredictionService, top_k: int) -> None:
     async def predict(request: Request) -> Response:
         body = await _read_image(request)
         count = _read_top_k(request, top_k)
-        try:
-            answer = await service.predict(body, key=read_key(request))
-        except ImageError as error:
-            if error.status == 400:  # MLflow's status of a bad image, for its own routes
-                error.status = 422
-            raise
+        answer = await service.predict(body, key=read_key(request), bad_image_status=422)
         return Response(_render(answer, count), media_type=JSON, headers=answer_headers(answer))
 
     # a route of Starlette: FastAPI's solving of parameters would take a tenth of a small request
@@ -208,7 +203,10 @@ def read_key(request: Request) -> str | None:
     key = request.headers.get(KEY)
     if key is not None and len(key) > MAX_KEY:
         raise RequestError(400, f"The header Eyevsai-Key has more than {MAX_KEY} characters.")
-    return key or None
+    try:  # clients send UTF-8, as `feedback forget --key` hashes it; Starlette reads Latin-1
+        return key.encode("latin-1").decode() if key else None
+    except UnicodeDecodeError:
+        return key
 
 
 def answer_headers(answer: Answer) -> dict[str, str]:

@@ -83,7 +83,7 @@ class ModelServer:
             reader.read_one, is_logged=self._writer is not None, device=find_device(settings.device)
         )
         table = VersionTable()
-        metrics = Metrics(name, table)
+        metrics = Metrics(name, table, self.alias)
         router = self._make_router(table, metrics)
         pool = WorkerPool(size, settings.queue or QUEUE_PER_WORKER * size, settings.stuck_after_s)
         identities = self._writer.identities if self._writer else Identities(secrets.token_bytes())
@@ -166,8 +166,10 @@ class ModelServer:
                 on_ready=on_ready,
                 on_drain=self._drain,
                 http=make_http_protocol(self.config.limits),
-                ssl_certfile=security.tls_cert,
-                ssl_keyfile=security.tls_key,
+                # else a client could choose its address, whose rate is limited
+                proxy_headers=security.behind_proxy,
+                ssl_certfile=security.tls_cert and expand(security.tls_cert),
+                ssl_keyfile=security.tls_key and expand(security.tls_key),
             )
         finally:
             if metrics_server is not None:

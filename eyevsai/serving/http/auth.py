@@ -176,8 +176,10 @@ def _parse_lines(text: str, source: str) -> Iterator[Token]:
             raise UserError(f"{source}, line {number}: write SCOPES TOKEN, such as: predict TOKEN.")
         unknown = sorted(set(words[0].split(",")) - set(Scope))
         if unknown:
+            # a long word can be a token before its scopes
+            shown = f"{unknown[0]!r} " if len(unknown[0]) < MIN_TOKEN else "before the token "
             raise UserError(
-                f"{source}, line {number}: the scope {unknown[0][:20]!r} does not exist. Use "
+                f"{source}, line {number}: the scope {shown}does not exist. Use "
                 f"{', '.join(Scope)}, separated by commas."
             )
         if len(words[1]) < MIN_TOKEN or not TOKEN.fullmatch(words[1]):

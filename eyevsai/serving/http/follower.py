@@ -138,6 +138,7 @@ class Follower:
         wanted = self._router.wanted(state)
         if PRODUCTION not in wanted:
             self._report(self._missing_alias(state))
+            self._router.apply(state)  # a rollout must end all the same
             return
         by_role: dict[str, LoadedVersion] = {}
         for role, number in sorted(wanted.items(), key=lambda pair: pair[0] != PRODUCTION):

@@ -32,7 +32,7 @@ class Guard:
     Refuses a request with a foreign Host or Origin (403), without a token of the route's scope
     (401, 403), with an encoded body (415), beyond a rate (429), while too much is in flight (503),
     or with a body that is too large (413) or too slow (408). The application receives the whole
-    body in one message.
+    body of a prediction or of feedback in one message.
 
     Args:
         app: the application.
@@ -76,7 +76,8 @@ class Guard:
         try:
             right = self._check(scope, headers)
             if right not in (Scope.PREDICT, Scope.FEEDBACK):  # probes and metrics are never refused
-                await self._answer(scope, headers, receive, send)
+                # no such route reads a body: a client without a token could fill the memory for all
+                await self._app(scope, receive, send)
                 return
             self._enter()
             try:

@@ -11,10 +11,11 @@ import numpy.typing as npt
 
 from eyevsai.core.errors import UserError
 from eyevsai.data.decode import Depth, ImageSizeError, count_pixels
+from eyevsai.serving.http.answers import PredictionError
 from eyevsai.serving.http.errors import RequestError
 from eyevsai.serving.http.limits import Budget
 from eyevsai.serving.http.security_settings import LimitSettings
-from eyevsai.serving.images import decode_cell, read_cell
+from eyevsai.serving.images import decode_base64, decode_cell, read_cell
 
 if TYPE_CHECKING:
     from eyevsai.serving.http.answers import Answer
@@ -109,8 +110,8 @@ async def predict_records(
         if index is None:
             raise
         message = f"Record {index + 1} of {len(images)}: {error.message}"
-        raise RequestError(
-            error.status, message, reason=error.reason, retry_after=error.retry_after
+        raise PredictionError(  # which the service counted
+            message, error.status, error.reason, index=index, retry_after=error.retry_after
         ) from error
 
 
@@ -127,7 +128,10 @@ def _check_pixels(pixels: int, limit: int) -> None:
 def _count_pixels(image: Any) -> int:
     """Return the pixels of an image file or an array; 0 for anything else, which is refused."""
     if isinstance(image, bytes):
-        return count_pixels(image)
+        if pixels := count_pixels(image):
+            return pixels
+        content = decode_base64(image.decode("latin-1"))  # as `decode_cell` reads it
+        return 0 if content is None else count_pixels(content)
     return int(np.prod(image.shape[:2])) if isinstance(image, np.ndarray) else 0
 
 

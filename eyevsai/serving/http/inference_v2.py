@@ -151,7 +151,9 @@ class _Routes:
             )
         if not number:
             if table.production is None:
-                raise RequestError(503, "No version is loaded yet.", retry_after=1)
+                raise RequestError(
+                    503, "No version is loaded yet.", reason="not_ready", retry_after=1
+                )
             return table.production
         version = table.find(int(number)) if NUMBER.fullmatch(number) else None
         if version is None:

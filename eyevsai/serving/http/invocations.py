@@ -229,15 +229,15 @@ def _column(records: Sequence[Mapping[str, Any]], columns: Sequence[Any] = ()) -
 
 
 def _to_array(values: Any) -> Any:
-    """Return values as an array.
+    """Return values as an array of objects: an array of texts would need far more memory.
 
     Raises:
         RequestError: lists in them have unequal lengths (400).
     """
-    try:
-        return np.array(values)
-    except ValueError:
-        raise _bad("The values of a column are lists of unequal lengths.") from None
+    array = np.array(values, dtype=object)
+    if any(isinstance(each, list) for each in array.flat):
+        raise _bad("The values of a column are lists of unequal lengths.")
+    return array
 
 
 def _no_column(columns: Any) -> RequestError:

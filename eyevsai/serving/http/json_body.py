@@ -19,7 +19,8 @@ MAX_CONTAINERS = 3_000_000  # lists and objects: one per pixel of an image as ne
 INLINE_BYTES = 256 * 1024  # bodies up to this size are parsed on the event loop
 SHOWN = 80  # characters of a value in a message
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+# possessive: otherwise each character of a text would take 115 bytes to go back to
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _OPEN, _CLOSE = b"[{", b"]}"
 _NOT_BRACKETS = bytes(set(range(256)) - set(_OPEN + _CLOSE))
 

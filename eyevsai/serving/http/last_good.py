@@ -56,11 +56,11 @@ class LastGood:
         """Copy a version, and delete the former copy. A full disk is logged, not raised."""
         version = fetched.version
         record = self._read()
-        files = _hash_files(fetched.folder)
-        if record is not None and (record.version, record.files) == (version.number, files):
-            return
         name = f"version-{version.number}-{uuid.uuid4().hex[:8]}"
         try:
+            files = _hash_files(fetched.folder)
+            if record is not None and (record.version, record.files) == (version.number, files):
+                return
             self._folder.mkdir(parents=True, exist_ok=True)
             shutil.copytree(fetched.folder, self._folder / name)
             new = _Record(self._store, version.name, version.number, fetched.threshold, name, files)

@@ -37,13 +37,15 @@ class Metrics:
     Args:
         model: name of the registered model.
         table: loaded versions.
+        alias: alias that the server follows; None for a fixed version.
 
     Other parts add their metrics to `registry`.
     """
 
-    def __init__(self, model: str, table: VersionTable) -> None:
-        self.model, self.registry = model, CollectorRegistry()
+    def __init__(self, model: str, table: VersionTable, alias: str | None = PRODUCTION) -> None:
+        self.model, self.alias, self.registry = model, alias or "", CollectorRegistry()
         self.read_at: Callable[[], float | None] = lambda: None  # monotonic time of the last poll
+        self.started_at = time.monotonic()
         registry = self.registry
         self._requests = Counter(
             "eyevsai_requests", "Answers by HTTP status.", (*ARMS, "code"), registry=registry
@@ -203,13 +205,15 @@ class _StateCollector(Collector):
             "eyevsai_version_info", "Loaded versions.", labels=("model", "version", "alias")
         )
         for role, number in self._table.roles().items():
-            info.add_metric((model, str(number), role), 1)
+            alias = self._metrics.alias if role == PRODUCTION else role
+            info.add_metric((model, str(number), alias), 1)
         yield info
-        if (read_at := self._metrics.read_at()) is not None:
-            age = GaugeMetricFamily(
-                "eyevsai_registry_age_seconds",
-                "Time since the registry was read successfully.",
-                labels=("model",),
-            )
-            age.add_metric((model,), max(0.0, time.monotonic() - read_at))
-            yield age
+        read_at = self._metrics.read_at()
+        age = GaugeMetricFamily(
+            "eyevsai_registry_age_seconds",
+            "Time since the registry was read successfully, or since the start.",
+            labels=("model",),
+        )
+        since = self._metrics.started_at if read_at is None else read_at
+        age.add_metric((model,), max(0.0, time.monotonic() - since))
+        yield age

@@ -20,7 +20,7 @@ from eyevsai.serving.http.versions import (
     probe,
     read_example,
 )
-from eyevsai.serving.images import decode_image
+from eyevsai.serving.images import decode_cell, decode_image
 from eyevsai.serving.model_dir import MODEL_FOLDER, check_model_dir, fetch_model_dir
 from eyevsai.serving.version_files import check_version_files
 from eyevsai.store.backend import open_store
@@ -137,7 +137,8 @@ def load_folder(
     """
     check_model_dir(folder)
     classifier = _open(folder / MODEL_FOLDER, threshold, options.device)
-    version = LoadedVersion(name, number, classifier, options.read, is_logged=options.is_logged)
+    # not by `options.read`, whose memory for images can be full of those of clients
+    version = LoadedVersion(name, number, classifier, decode_cell, is_logged=options.is_logged)
     probe(version, folder)
     if version.format == LEARNER and options.device != CUDA:
         log.warning(
@@ -147,6 +148,7 @@ def load_folder(
             version.uri.removeprefix(SCHEME),
         )
     version.batch_size = measure_batch_size(version, read_example(folder))
+    version.read = options.read
     if version.batch_size > 1:
         log.debug("%s predicts up to %d images at once.", version.uri, version.batch_size)
     return version

@@ -119,6 +119,8 @@ async def _serve(server: _Server, bound: socket.socket, on_drain: Callable[[], N
             server.should_exit = True
 
     numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers.remove(signal.SIGHUP)  # by `nohup`
     handlers = {number: signal.signal(number, stop) for number in numbers}
     try:
         await server.serve(sockets=[bound])

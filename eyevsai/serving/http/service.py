@@ -103,7 +103,12 @@ class PredictionService:
         }
 
     async def predict(
-        self, image: Any, *, key: str | None = None, version: int | None = None
+        self,
+        image: Any,
+        *,
+        key: str | None = None,
+        version: int | None = None,
+        bad_image_status: int = 400,
     ) -> Answer:
         """Return the answer for one image, which is decoded in a worker.
 
@@ -111,12 +116,14 @@ class PredictionService:
             image: content of an image file, base64, nested lists, or H,W,3 uint8 RGB.
             key: key of the client, which gets the same version again; None without one.
             version: number of a loaded version; None for that of the router.
+            bad_image_status: HTTP status for a content that is no image; that of MLflow by default.
 
         Raises:
             PredictionError: there is no answer; `status` and `reason` have the cause.
         """
         answer_id = self.new_id()
-        return await self._answer(image, answer_id, self._route(key, answer_id, version), key)
+        route = self._route(key, answer_id, version)
+        return await self._answer(image, answer_id, route, key, bad_image_status)
 
     async def predict_all(
         self, images: Sequence[Any], *, key: str | None = None, version: int | None = None
@@ -168,23 +175,35 @@ class PredictionService:
             )
         return Route(version, NAMED)
 
-    async def _answer(self, image: Any, answer_id: str, route: Route, key: str | None) -> Answer:
+    async def _answer(
+        self,
+        image: Any,
+        answer_id: str,
+        route: Route,
+        key: str | None,
+        bad_image_status: int = 400,
+    ) -> Answer:
         """Return the answer of a route, or of its fallback."""
-        attempt = _Attempt(self, image, answer_id, route.version, route.arm, route.step, key)
+        attempt = _Attempt(
+            self, image, answer_id, route.version, route.arm, route.step, key, bad_image_status
+        )
         try:
             answer = await attempt.run(route.late_after_s)
         except PredictionError:
+            if route.shadow is not None and not attempt.is_refused:
+                # a rollout compares failures: those of production count, too
+                self._shadow(image, attempt, route.shadow)
             if route.fallback is None or attempt.is_refused:
                 raise
             # without the step of the rollout, in which the candidate's failure is the one event
             attempt = _Attempt(self, image, self.new_id(), route.fallback, PRODUCTION, "", key)
             answer = await attempt.run(None)
         if route.shadow is not None:
-            self._shadow(image, answer, route.shadow)
+            self._shadow(image, attempt, route.shadow)
         return answer
 
-    def _shadow(self, image: Any, answer: Answer, version: LoadedVersion) -> None:
-        """Queue the image of an answer for another version."""
+    def _shadow(self, image: Any, attempt: _Attempt, version: LoadedVersion) -> None:
+        """Queue the image of an attempt for another version."""
 
         def record(result: Result) -> None:
             if isinstance(result, ImageError):
@@ -198,13 +217,13 @@ class PredictionService:
                     version=version.number,
                     classes=version.classes,
                     arm=SHADOW,
-                    key=answer.key,
-                    step=answer.step,
+                    key=attempt.key,
+                    step=attempt.step,
                     threshold=version.threshold,
                     outcome=None if isinstance(result, Exception) else result,
                     status=500 if failed else 200,
                     error=str(result) if failed else "",
-                    shadow_of=answer.id,
+                    shadow_of=attempt.answer_id,
                 )
             )
 
@@ -217,6 +236,7 @@ class _Attempt:
     """One image for one version.
 
     Attributes:
+        bad_image_status: status of a content that is no image.
         is_refused: the request was refused for a reason that no other version could change.
     """
 
@@ -227,6 +247,7 @@ class _Attempt:
     arm: str
     step: str
     key: str | None
+    bad_image_status: int = 400
     is_refused: bool = False
 
     def __post_init__(self) -> None:
@@ -244,9 +265,11 @@ class _Attempt:
             task = self.service.pool.submit(self.version, self.image)
             outcome = await self._wait(task, late_after_s)
         except PredictionError as error:
+            if isinstance(error, ImageError) and error.status == 400:
+                error.status = self.bad_image_status
             self.is_refused = isinstance(error, ImageError) or error.status == 503
-            if self.is_refused or error.status == 504:
-                self.service.metrics.reject(error.reason)
+            if self.is_refused or (error.status == 504 and late_after_s is None):
+                self.service.metrics.reject(error.reason)  # else another version answers
             if error.status != 503:  # a refused request is no answer
                 self.service.emit(self._make_answer(task, None, error))
             raise

@@ -13,7 +13,7 @@ import numpy as np
 
 from eyevsai.serving.http.errors import RequestError
 from eyevsai.serving.http.json_body import SHOWN, parse_json
-from eyevsai.serving.images import COLUMN, decode_base64
+from eyevsai.serving.images import COLUMN, TEXTS, decode_base64, find_types
 
 if TYPE_CHECKING:
     from eyevsai.serving.http.answers import Answer
@@ -200,6 +200,8 @@ def _read_pixels(tensor: dict[str, Any], shape: tuple[int, ...], binary: bytes |
             raise _bad(f"The shape {list(shape)} needs {count} bytes; {len(binary)} follow.")
         # a copy, because torch warns of arrays that cannot be written
         return list(np.frombuffer(bytearray(binary), np.uint8).reshape(-1, *shape[-3:]))
+    if TEXTS & find_types(tensor["data"]):
+        raise _bad("The data of a UINT8 input must be whole numbers from 0 to 255.")
     try:
         values = np.array(tensor["data"])
     except (ValueError, OverflowError):

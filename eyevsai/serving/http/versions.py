@@ -79,7 +79,7 @@ class LoadedVersion:
         self.classes = classifier.classes
         self.threshold = classifier.threshold
         self.format: str = classifier.metadata["format"] or LEARNER
-        self._classifier, self._read, self._is_logged = classifier, read, is_logged
+        self._classifier, self.read, self._is_logged = classifier, read, is_logged
 
     @property
     def uri(self) -> str:
@@ -115,7 +115,7 @@ class LoadedVersion:
     def _prepare(self, image: Any) -> _Prepared | ImageError:
         start = time.perf_counter()
         try:
-            pixels = self._read(image, self._classifier.depth)
+            pixels = self.read(image, self._classifier.depth)
         except RequestError as error:
             return ImageError(
                 str(error),

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -76,13 +77,14 @@ class WorkerPool:
             self._threads[-1].start()
 
     def close(self, timeout_s: float = 1.0) -> None:
-        """Stop the threads after their current tasks; waits at most `timeout_s` for each."""
+        """Stop the threads after their current tasks; waits at most `timeout_s` for all."""
         with self._lock:
             self._closing.set()
             self._has_work.notify_all()
             self._is_idle.notify_all()
+        end = time.monotonic() + timeout_s
         for thread in [*self._threads, *(each.thread for each in self._workers if each.thread)]:
-            thread.join(timeout_s)
+            thread.join(max(0.0, end - time.monotonic()))
 
     @property
     def waiting(self) -> int:
@@ -118,7 +120,8 @@ class WorkerPool:
         """
         if self._loop is None or self._closing.is_set():
             raise PredictionError("The server ends.", 503, "draining", retry_after=RETRY_AFTER_S)
-        if len(self._tasks) >= self.queue_size:
+        # an idle worker has not yet taken a task that was queued a moment ago
+        if len(self._tasks) >= self.queue_size + self.size - self._busy:
             raise PredictionError(
                 f"The queue is full: {len(self._tasks)} images wait. Try again later.",
                 503,
@@ -262,11 +265,16 @@ class WorkerPool:
         if len(self._abandoned) >= MAX_ABANDONED * self.size or self._closing.is_set():
             return
         version = worker.tasks[0].version.uri if worker.tasks else "no version"
+        try:
+            successor = self._start_worker()
+        except RuntimeError as error:  # the system has no thread left; the next round tries again
+            log.error("A worker is stuck with %s, and cannot be replaced: %s.", version, error)
+            return
         log.error("A worker is stuck with %s: it is replaced. Restart the server.", version)
         self._busy -= bool(worker.tasks)
         worker.is_abandoned = True
         self._abandoned.append(worker)
-        self._workers[self._workers.index(worker)] = self._start_worker()
+        self._workers[self._workers.index(worker)] = successor
 
 
 def _set_results(tasks: Sequence[Task], results: Sequence[Result | PredictionError]) -> None:
@@ -281,7 +289,7 @@ def _set_results(tasks: Sequence[Task], results: Sequence[Result | PredictionErr
 
 def _lower_priority() -> None:
     """Let the operating system run this thread only when no other one wants the core."""
-    if hasattr(os, "sched_setscheduler"):  # of Linux, where 0 is the calling thread
+    if sys.platform == "linux":  # 0 is the calling thread
         try:
             os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
         except OSError as error:

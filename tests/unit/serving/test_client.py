@@ -222,3 +222,39 @@ def test_certificate_is_verified(tmp_path: Path) -> None:
         ):
             client.predict(b"image")
     assert len(server.requests) == 1
+
+
+def test_key_is_sent_in_utf_8() -> None:
+    server = Server()
+    with serving(server) as port, Client(f"http://127.0.0.1:{port}") as client:
+        client.predict(b"image", key="café-日本")
+        with pytest.raises(UserError, match="control characters"):
+            client.predict(b"image", key="a\r\nHost: evil")
+    (request,) = server.requests
+    assert request[1]["eyevsai-key"].encode("latin-1").decode() == "café-日本"
+
+
+@pytest.mark.parametrize("content", ["<html></html>", "3"])
+def test_another_server_is_an_error(content: str) -> None:
+    async def respond(scope: Any, receive: Any, send: Any) -> None:
+        await Response(content)(scope, receive, send)
+
+    with (
+        serving(respond, lifespan="off") as port,
+        Client(f"http://127.0.0.1:{port}") as client,
+        pytest.raises(JobError, match="not that of eyevsai serve"),
+    ):
+        client.predict(b"image")
+
+
+def test_token_with_wrong_characters_is_an_error_that_does_not_show_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = Server()
+    monkeypatch.setenv("EYEVSAI_TOKEN", "a-secret-token-of-20-characters\n")  # read from a file
+    with serving(server) as port, Client(f"http://127.0.0.1:{port}") as client:
+        client.predict(b"image")
+    assert server.requests[0][1]["authorization"] == "Bearer a-secret-token-of-20-characters"
+    with pytest.raises(UserError, match="token") as error:
+        Client("http://127.0.0.1:1", token="a-secret\nToken")
+    assert "secret" not in str(error.value)

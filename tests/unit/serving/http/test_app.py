@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
-from eyevsai.serving.http.app import MAX_KEY, build_app
+from eyevsai.serving.http.app import MAX_KEY, build_app, read_key
 from eyevsai.serving.http.metrics import MAX_LABELS, Metrics
 from eyevsai.serving.http.versions import VersionTable
 from tests.unit.serving.http.conftest import Bench, make_version
@@ -81,6 +82,44 @@ def test_probes_status_and_metrics_tell_the_state(image: bytes) -> None:
         bench.service.is_draining = True
         assert client.get("/ready").status_code == 503
         assert client.get("/live").status_code == 200
+
+
+def test_an_answer_is_counted_with_the_status_that_the_client_got() -> None:
+    bench = Bench(make_version(3))
+    with TestClient(build_app(bench.service)) as client:
+        assert client.post("/v1/predict", content=b"no image").status_code == 422
+    labels = {"model": "stripes", "version": "3", "arm": "production"}
+    assert bench.metric("eyevsai_requests_total", code="422", **labels) == 1
+    assert bench.metric("eyevsai_requests_total", code="400", **labels) == 0
+
+
+@pytest.mark.parametrize(
+    ("sent", "key"),
+    [
+        ("café-日本".encode(), "café-日本"),
+        ("café".encode("latin-1"), "café"),
+        (b"anna", "anna"),
+        (b"", None),
+    ],
+)
+def test_key_is_read_as_utf_8(sent: bytes, key: str | None) -> None:
+    """`feedback forget --key` hashes the key of the terminal."""
+    assert read_key(Request({"type": "http", "headers": [(b"eyevsai-key", sent)]})) == key
+
+
+def test_metrics_name_the_alias_and_the_age_of_a_registry_that_was_never_read() -> None:
+    for alias, label in (("staging", "staging"), (None, "")):
+        table = VersionTable()
+        metrics = Metrics("stripes", table, alias)
+        table.assign({"production": make_version(1), "candidate": make_version(2)})
+        value = metrics.registry.get_sample_value
+        for shown, version in ((label, "1"), ("candidate", "2")):
+            labels = {"model": "stripes", "version": version, "alias": shown}
+            assert value("eyevsai_version_info", labels) == 1
+        metrics.started_at -= 700  # the server started from its copy
+        age = value("eyevsai_registry_age_seconds", {"model": "stripes"})
+        assert age is not None
+        assert age >= 700
 
 
 def test_openapi_page_and_metrics_can_be_left_out() -> None:

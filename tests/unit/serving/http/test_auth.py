@@ -119,6 +119,7 @@ def test_tokens_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         (f"\npredict {FIRST} {SECOND}", "line 2: write SCOPES TOKEN"),
         (f"write {FIRST}", "the scope 'write' does not exist"),
         (f"predict, {FIRST}", "the scope '' does not exist"),
+        (f"{FIRST} predict", "the scope before the token does not exist"),
         ("predict short", "at least 20 characters"),
         (f"predict {FIRST}ä", "at least 20 characters"),
     ],

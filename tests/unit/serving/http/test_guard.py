@@ -258,3 +258,25 @@ def test_errors_are_json_for_every_client(connect: Connect) -> None:
     mlflow = client.post("/invocations", headers=headers).json()
     assert mlflow.keys() == {"error_code", "message"}
     assert mlflow["error_code"] == "PERMISSION_DENIED"
+
+
+def test_bodies_of_probes_are_not_read(echo: Echo) -> None:
+    """A client without a token could otherwise fill the memory that all bodies share."""
+    guard = Guard(echo, security=SecuritySettings(), limits=LimitSettings(), host="127.0.0.1")
+
+    async def run(path: str) -> float:
+        async def receive() -> Any:
+            await asyncio.sleep(10)
+
+        async def send(message: Any) -> None:
+            return None
+
+        async def respond(scope: Any, receive: Any, send: Any) -> None:
+            await Response(status_code=405)(scope, receive, send)
+
+        guard._app = respond
+        await asyncio.wait_for(guard(scope_of(path), receive, send), 1)
+        return guard._bodies._budget.used
+
+    for path in ("/live", "/ping", "/metrics", "/other"):
+        assert asyncio.run(run(path)) == 0

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import base64
 import io
 
 import pytest
 from PIL import Image
 
 from eyevsai.serving.http.errors import RequestError
-from eyevsai.serving.http.image_reader import ImageReader
+from eyevsai.serving.http.image_reader import ImageReader, to_images
 from eyevsai.serving.http.security_settings import LimitSettings
 from tests.unit.serving.http.conftest import make_image
 
@@ -44,3 +45,19 @@ def test_paths_and_urls_are_never_opened(cell: str, monkeypatch: pytest.MonkeyPa
     with pytest.raises(RequestError) as error:
         ImageReader(LimitSettings()).read_one(cell)
     assert error.value.status == 400
+
+
+def test_pixels_in_base64_are_counted_too() -> None:
+    stream = io.BytesIO()
+    Image.new("L", (900, 900)).save(stream, "PNG")
+    content = base64.b64encode(stream.getvalue())
+    limits = LimitSettings(max_megapixels=1, max_megapixels_in_flight=1.5)
+    reader = ImageReader(limits)
+    assert reader._budget is not None
+    assert reader.read_one(content).shape == (900, 900, 3)
+    with reader._budget.reserve(1.4e6), pytest.raises(RequestError) as error:
+        reader.read_one(content)
+    assert error.value.status == 503
+    with pytest.raises(RequestError) as error:
+        to_images([content, content], limits)
+    assert (error.value.status, error.value.reason) == (413, "pixels")

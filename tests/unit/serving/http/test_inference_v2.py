@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -262,11 +263,16 @@ def test_too_many_images_and_pixels_get_413(client: TestClient) -> None:
     assert (response.status_code, "1.62 million pixels" in response.text) == (413, True)
 
 
-def test_broken_image_is_named(client: TestClient) -> None:
+def test_broken_image_is_named_and_counted_once(client: TestClient, bench: Bench) -> None:
+    def count() -> float:
+        return bench.metric("eyevsai_rejected_total", model="stripes", reason="image")
+
+    before = count()
     data = [base64.b64encode(content).decode() for content in (FILES[0], b"no image")]
     response = client.post(INFER, json={"inputs": [tensor(data=data)]})
     assert response.status_code == 400
     assert "Record 2 of 2" in response.json()["error"]
+    assert count() == before + 1
 
 
 @given(st.lists(st.binary(max_size=30)))
@@ -301,3 +307,16 @@ def test_random_binary_data_is_parsed_or_refused(binary: bytes) -> None:
         return
     assert len(cells) == 1
     assert len(cells[0]) == len(binary) - 4
+
+
+def test_texts_as_pixels_take_no_memory() -> None:
+    body = {"inputs": [pixels(shape=[1, 1, 3], data=["A" * 100_000, *[""] * 500])]}
+    content = json.dumps(body).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(RequestError, match="whole numbers"):
+            parse_infer(content, None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5e6

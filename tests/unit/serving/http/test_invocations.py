@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -72,3 +73,25 @@ def test_other_media_types_get_415_with_what_to_send(media_type: str | None) -> 
     with pytest.raises(RequestError, match="dataframe_records") as error:
         check_media_type(media_type)
     assert error.value.status == 415
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": ["A" * 100_000, *[""] * 500]},
+        {"inputs": {"image": [["A" * 100_000], *[[""]] * 500]}},
+        {"instances": [{"image": "A" * 100_000}, *[{"image": ""}] * 500]},
+        {"inputs": {"image": [TEXT] * 501, "x": ["A" * 100_000, *[""] * 500]}},
+    ],
+)
+def test_a_long_text_among_short_ones_takes_its_own_memory_only(body: Any) -> None:
+    """An array of texts gives each the space of the longest: here 200 MB for a body of 0.1 MB."""
+    content = json.dumps(body).encode()
+    tracemalloc.start()
+    try:
+        with pytest.raises(RequestError):
+            read_images(content, LIMITS)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5e6

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -78,3 +79,15 @@ def test_long_numbers_are_refused() -> None:
     with pytest.raises(RequestError) as error:
         parse_json(b"[" + b"9" * 5000 + b"]")
     assert error.value.status == 400
+
+
+def test_check_of_a_long_text_takes_no_memory() -> None:
+    """It took 1.1 GB, and 2 s of the event loop, for an image of 10 MB in base64."""
+    body = json.dumps({"image": "A" * 1_000_000}).encode()
+    tracemalloc.start()
+    try:
+        parse_json(body)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 5e6

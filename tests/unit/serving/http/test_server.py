@@ -1,11 +1,23 @@
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eyevsai.core.errors import UserError
-from eyevsai.serving.http.server import bind
+from eyevsai.inference_log.settings import OFF, LogWriterSettings
+from eyevsai.serving.http import assembly
+from eyevsai.serving.http.security_settings import SecuritySettings
+from eyevsai.serving.http.server import Listener, bind, run_server
+from eyevsai.serving.http.settings import ServeSettings
+from tests.unit.serving.http.live import write_certificate
 
 
 def test_listener_is_bound_but_accepts_nobody_before_the_server_runs() -> None:
@@ -32,3 +44,63 @@ def test_address_of_ipv6_is_in_brackets() -> None:
         pytest.skip("no IPv6 here")
     with listener.socket:
         assert listener.url == f"https://[::1]:{listener.port}"
+
+
+async def answer(scope: Any, receive: Any, send: Any) -> None:
+    """Take part in the start and the end of a server; it gets no request."""
+    assert scope["type"] == "lifespan"
+    for name in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{name}.complete"})
+
+
+@pytest.fixture
+def ignored() -> Iterator[None]:
+    if not hasattr(signal, "SIGHUP"):
+        pytest.skip("a signal of POSIX")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("ignored")
+def test_server_under_nohup_outlives_its_terminal() -> None:
+    events: list[str] = []
+
+    def close_terminal() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        time.sleep(0.3)
+        events.append("terminate")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with bind("127.0.0.1", 0).socket as bound:
+        run_server(
+            answer,
+            Listener(bound, ""),
+            on_ready=lambda: threading.Thread(target=close_terminal).start(),
+            on_drain=lambda: events.append("drain"),
+        )
+    assert events == ["terminate", "drain"]
+
+
+@pytest.mark.parametrize("behind_proxy", [False, True])
+def test_home_folder_is_expanded_and_only_a_proxy_names_the_client(
+    behind_proxy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("EYEVSAI_TOKENS", "predict " + "t" * 30)
+    certificate, key = write_certificate(tmp_path)
+    options: dict[str, Any] = {}
+    monkeypatch.setattr(assembly, "run_server", lambda *_, **values: options.update(values))
+    server = assembly.ModelServer(
+        assembly.ServerConfig(
+            ServeSettings(name="stripes/1", port=0, device="cpu", state_dir=str(tmp_path)),
+            SecuritySettings(tls_cert="~/cert.pem", tls_key="~/key.pem", behind_proxy=behind_proxy),
+            log=LogWriterSettings(log=OFF),
+        )
+    )
+    with server.bind().socket:
+        server.run(lambda: None)
+    assert (options["ssl_certfile"], options["ssl_keyfile"]) == (certificate, key)
+    assert options["proxy_headers"] is behind_proxy

@@ -229,6 +229,8 @@ def test_production_answers_when_the_candidate_fails_or_is_late(
     assert (failed.version, failed.arm, failed.status) == (2, CANDIDATE, status)
     assert failed.step == "run:1"
     assert answered is answer
+    for reason in ("late", "timeout"):  # the client got an answer
+        assert bench.metric("eyevsai_rejected_total", model="stripes", reason=reason) == 0
     assert bench.service.router.answers == bench.answers
 
 
@@ -267,6 +269,32 @@ def test_a_shadow_gets_the_image_afterwards(image: bytes) -> None:
     labels = {"model": "stripes", "version": "2"}
     assert bench.metric("eyevsai_requests_total", arm=SHADOW, code="200", **labels) == 1
     assert bench.metric("eyevsai_predictions_total", label=second.best, **labels) == 0
+
+
+def test_a_shadow_gets_the_image_of_a_failure_too(image: bytes) -> None:
+    """Otherwise failures of production would be missing, and equal versions would differ."""
+
+    def fail(count: int) -> np.ndarray:
+        raise RuntimeError("out of memory")
+
+    production, shadow = make_faulty(fail, 1), make_version(2)
+    bench = Bench(
+        production,
+        shadow,
+        router=lambda table: FixedRouter(table, version=production, shadow=shadow, step="run:0"),
+    )
+
+    async def predict(service: PredictionService) -> None:
+        with pytest.raises(ModelError):
+            await service.predict(image, key="anna")
+        while len(bench.answers) < 2:
+            await asyncio.sleep(0.01)
+
+    bench.run(predict)
+    first, second = bench.answers
+    assert (first.arm, first.status) == (PRODUCTION, 500)
+    assert (second.arm, second.status, second.shadow_of) == (SHADOW, 200, first.id)
+    assert (second.key, second.step) == ("anna", "run:0")
 
 
 def test_shadows_are_dropped_before_any_request_waits(image: bytes) -> None:
@@ -331,3 +359,62 @@ def test_waiting_images_are_predicted_at_once_by_a_version_with_batches(image: b
     assert sizes == [1, 3, 2]  # the bad image has no place in the batch
     assert isinstance(results[2], ImageError)
     assert sum(isinstance(each, Answer) for each in results) == 6
+
+
+def test_a_short_queue_holds_what_idle_workers_take_at_once(image: bytes) -> None:
+    bench = Bench(make_version(), size=2, queue=1)
+    answers = bench.run(lambda service: service.predict_all([image] * 4))
+    assert [answer.status for answer in answers] == [200] * 4
+
+
+def test_the_end_waits_for_all_workers_together(image: bytes) -> None:
+    release = threading.Event()
+
+    def predict(count: int) -> np.ndarray:
+        release.wait(30)
+        return VALID
+
+    bench = Bench(make_faulty(predict), size=4)
+
+    async def occupy(service: PredictionService) -> float:
+        tasks = [asyncio.create_task(service.predict(image)) for _ in range(4)]
+        while service.pool.busy < 4:
+            await asyncio.sleep(0.01)
+        start = time.perf_counter()
+        await asyncio.to_thread(service.pool.close, 0.3)
+        seconds = time.perf_counter() - start
+        release.set()
+        await asyncio.gather(*tasks)
+        return seconds
+
+    assert bench.run(occupy) < 0.9
+
+
+def test_a_stuck_worker_without_a_successor_still_gets_504(
+    image: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    def predict(count: int) -> np.ndarray:
+        release.wait(30)
+        return VALID
+
+    bench = Bench(make_faulty(predict), size=1, stuck_after_s=0.3)
+
+    def start() -> None:
+        raise RuntimeError("can't start new thread")
+
+    async def hang(service: PredictionService) -> None:
+        monkeypatch.setattr(service.pool, "_start_worker", start)
+        for _ in range(2):  # the second one waits in the queue
+            with pytest.raises(PredictionError) as raised:
+                await asyncio.wait_for(service.predict(image), 5)
+            assert (raised.value.status, raised.value.reason) == (504, "timeout")
+        assert not service.is_live()
+        monkeypatch.undo()
+        while service.pool.abandoned == 0:
+            await asyncio.sleep(0.01)
+        release.set()
+        assert (await service.predict(image)).status == 200
+
+    bench.run(hang)
