@@ -108,11 +108,14 @@ def release_space(database: Database) -> None:
     """
     if not database.is_sqlite:
         return
-    free = 1
-    while free:
+    free, is_shrinking = 0, True
+    while is_shrinking:
+        before = free
         with database.writing() as connection:
             run_pragma(connection, f"incremental_vacuum({_PAGES})")
             ((free,),) = run_pragma(connection, "freelist_count")
+        # a file that another program has created keeps its free pages (auto_vacuum = NONE)
+        is_shrinking = free > 0 and (before == 0 or free < before)
     database.checkpoint()
 
 

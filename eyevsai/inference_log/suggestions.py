@@ -99,6 +99,18 @@ def suggest(
     return suggestions
 
 
+def withdraw(database: Database, suggestions: Sequence[Suggestion]) -> None:
+    """Forget that answers were selected: nobody was asked to label them.
+
+    Raises:
+        LogUnavailableError: the database is unreachable.
+    """
+    with database.writing() as connection:
+        for chunk in chunks([each.id for each in suggestions], CHUNK):
+            wanted = suggestions_table.c.id.in_(chunk)
+            connection.execute(suggestions_table.delete().where(wanted))
+
+
 def _record(connection: Connection, reasons: dict[str, str]) -> dict[str, str]:
     """Store selected answers; return those that were not selected by another call meanwhile."""
     recorded, now = dict(reasons), time.time()

@@ -13,6 +13,7 @@ from functools import partial
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.retry import retry_on_conflict
@@ -31,6 +32,7 @@ STATE, REASON = "rollout.state", "rollout.reason"  # tags of the run
 AUDIT_RUN, AUDIT_SEQ = "rollout_run", "rollout_seq"
 REQUESTS = "requests"  # metric, and step of all metrics
 RUNNING = "RUNNING"
+NO_RUN = 2**62  # above all numbers of decisions and requests
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,19 @@ class RolloutRecords:
             lambda: self.client.set_registered_model_tag(self.model, TAG, tag.to_json())
         )
 
-    def write_alias(self, version: int | None) -> None:
-        """Set the alias of the candidate; None removes it."""
+    def write_alias(self, version: int, *, is_over: bool) -> None:
+        """Set the alias of the candidate; after the rollout, remove it.
+
+        One that was moved to another version by hand is not removed.
+
+        Args:
+            version: the candidate.
+            is_over: the rollout is over.
+        """
         current = self.aliases().get(ALIAS)
-        if version is None and current is not None:
+        if is_over and current == version:
             retry_on_conflict(lambda: self.client.delete_registered_model_alias(self.model, ALIAS))
-        elif version is not None and current != version:
+        elif not is_over and current != version:
             retry_on_conflict(
                 lambda: self.client.set_registered_model_alias(self.model, ALIAS, str(version))
             )
@@ -137,8 +146,17 @@ class RolloutRecords:
         return self.client.get_run(run_id)
 
     def applied_seq(self, run_id: str) -> int:
-        """Return the number of the last decision that was written completely."""
-        return int(self.run(run_id).data.tags.get(APPLIED, 0))
+        """Return the number of the last decision that was written completely.
+
+        It is `NO_RUN` if somebody deleted the run: nothing is left to be written.
+        """
+        run = self._find_run(run_id)
+        return NO_RUN if run is None else int(run.data.tags.get(APPLIED, 0))
+
+    def logged_requests(self, run_id: str) -> int:
+        """Return the number of requests of the last metrics; `NO_RUN` if the run was deleted."""
+        run = self._find_run(run_id)
+        return NO_RUN if run is None else int(run.data.metrics.get(REQUESTS, 0))
 
     def curves(self, run_id: str) -> dict[str, list[tuple[int, float]]]:
         """Return the metrics of a run by name, as pairs of the number of requests and the value."""
@@ -182,6 +200,16 @@ class RolloutRecords:
         for run in self.client.search_runs(ids, filter_string):
             if run.data.tags.get(MODEL) == self.model:
                 retry_on_conflict(partial(self.client.set_terminated, run.info.run_id, "KILLED"))
+
+    def _find_run(self, run_id: str) -> Run | None:
+        """Return the run of a rollout; None if it was deleted."""
+        try:
+            run = self.run(run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        return run if run.info.lifecycle_stage == "active" else None
 
     def _find_entry(self, run_id: str, seq: int) -> Run | None:
         """Return the audit entry of a decision; None if there is none."""

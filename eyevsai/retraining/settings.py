@@ -65,7 +65,8 @@ class RetrainingPolicy(Settings):
     timeout_hours: Annotated[
         float | None, Range(0.0, 8760.0), Doc("Hours after which a step is stopped as failed.")
     ] = None
-    runs_per_week: Annotated[int, Range(0, 1000), Doc("Maximum number of trainings in 7 days.")] = 3
+    # more would not fit into the tag of the state
+    runs_per_week: Annotated[int, Range(0, 20), Doc("Maximum number of trainings in 7 days.")] = 3
     hours_per_week: Annotated[
         float, Range(0.0, 168.0), Doc("Hours of training in 7 days after which none is started.")
     ] = 24.0

@@ -223,9 +223,13 @@ def _request(record: Retraining, event: Requested, now: float) -> Retraining:
 
 
 def _freeze(record: Retraining, event: Frozen, now: float) -> Retraining:
-    """Accept frozen data, unless a model was trained on the same ones."""
-    if event.key in record.keys:
-        outcome = "nothing new: a model was trained on the same data with the same policy"
+    """Accept frozen data, unless a model was trained on the same ones, or none are new."""
+    if not event.key or event.key in record.keys:
+        outcome = (
+            "nothing new: a model was trained on the same data with the same policy"
+            if event.key
+            else "nothing new: no new label is in training or validation data"
+        )
         ended = replace(record, outcome=outcome, labels_until=event.labels_until)
         return _move(ended, State.COOLING, now)
     frozen = replace(record, data=event.data, key=event.key, frozen_until=event.labels_until)

@@ -209,7 +209,9 @@ class Controller:
             self._registry.log_evidence(state, evidence, self._clock())
 
     def _promote(self, state: RolloutState) -> Event:
-        self._acquire(PROMOTION_S)
+        # the lease may have expired since the state was read
+        if not self._acquire(PROMOTION_S) or self._log.read_decisions(self._topic, state.seq):
+            raise self._overtaken()
         if refusal := self._registry.promote(state):
             return Event(Kind.HOLD, f"the promotion was refused: {refusal}")
         return Event(Kind.PROMOTED, "all steps have passed")
@@ -231,9 +233,12 @@ class Controller:
         if not is_leader or not self._log.append_decision(
             self._lease, self._topic, state.seq, str(kind), content
         ):
-            raise JobError(
-                f"Another controller decided on the rollout of {self.model} meanwhile. Try again."
-            )
+            raise self._overtaken()
+
+    def _overtaken(self) -> JobError:
+        return JobError(
+            f"Another controller decided on the rollout of {self.model} meanwhile. Try again."
+        )
 
     def _compute_evidence(self, state: RolloutState) -> Evidence:
         """Return the evidence of all steps so far, by a replay of the log."""

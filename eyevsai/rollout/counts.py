@@ -153,7 +153,7 @@ class _Counter:
             return
         self._paired.add(unit)
         step.pairs[FAILED].add(answer.status == FAILED, production.status == FAILED)
-        step.pairs[SLOW].add(self._is_slow(answer), self._is_slow(production))
+        # no times: a shadow computes only when no other thread or process wants the core
         if answer.label is not None and production.label is not None:
             step.compared += 1
             step.disagreements += answer.label != production.label

@@ -82,7 +82,9 @@ def decide(state: RolloutState, seen: Observation, now: float) -> Event | None:
     if change := find_alias_change(state, seen):
         return Event(Kind.ABORT, change)
     if state.phase is Phase.PROMOTING:
-        return None
+        # a refused promotion leaves the candidate its share; one that has begun is completed
+        is_begun = seen.aliases.get(PRODUCTION) != state.production
+        return None if is_begun else _find_end(state, seen)
     return _find_end(state, seen) or _find_next(state, seen, now)
 
 

@@ -178,8 +178,24 @@ def test_alias_moved_by_hand_aborts_and_is_recorded(
     assert (state.phase, tag().mode) == (Phase.ABORTED, "off")
     assert f"the alias {alias} was moved to version {number} by hand" in state.reason
     assert aliases()["production"] == (number if alias == "production" else 1)
+    assert aliases().get("candidate") == (number if alias == "candidate" else None)
     assert ("3", "aborted") in audit_entries(state.run_id)
     assert MlflowClient().get_run(state.run_id).info.status == "KILLED"
+
+
+def test_rollout_whose_run_was_deleted_can_be_ended(workplace: Path, traffic: Traffic) -> None:
+    controller = traffic.controller(workplace)
+    traffic.report(controller.start(first_state()))
+    state = controller.step().state
+    assert state is not None
+    assert state.phase is Phase.SPLIT
+    MlflowClient().delete_run(state.run_id)
+    traffic.answer(state, count=300, failing=0.9)
+    state = controller.step().state
+    assert state is not None
+    assert (state.phase, tag().mode) == (Phase.ROLLED_BACK, "off")
+    assert aliases() == {"production": 1}
+    assert controller.start(first_state(3)).candidate == 3
 
 
 def test_new_log_does_not_repeat_numbers(workplace: Path, traffic: Traffic) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from mlflow import MlflowClient
 
 from eyevsai.registry.retraining_runs import EXPERIMENT, find_retraining_run
 from eyevsai.retraining.record import Action, Retraining, State
+from eyevsai.rollout.policy import RolloutPolicy
+from eyevsai.rollout.state import Event, Kind, RolloutState, transition
+from eyevsai.serving.rollout_log import StoredRolloutLog
 from eyevsai.workflows.watch import watch as watch_module
 from tests.conftest import (
     SMALL,
@@ -240,6 +244,38 @@ def test_watch_continues_after_a_kill_in_each_state(
     assert record.version == 2
     assert len(record.keys) == 1
     assert len(MlflowClient().search_model_versions(f"name = '{NAME}'")) == 2
+
+
+@pytest.mark.processes("more than 64 images are decoded in worker processes")
+@pytest.mark.usefixtures("in_process")
+def test_candidate_waits_for_another_rollout_and_its_own_is_not_repeated(
+    eyevsai: Eyevsai, served: Served, workplace: Path
+) -> None:
+    (workplace / "retraining.toml").write_text('promote = "rollout"\n' + POLICY)
+    log, topic = StoredRolloutLog(served.store), f"rollout/{NAME}"
+    other = RolloutState(NAME, "a" * 32, 9, 1, "ab", RolloutPolicy(), 0.0, 0.0)
+    for state in (other, transition(other, Event(Kind.ABORT), 1.0)):
+        lease = log.acquire_lease(topic, "a person", 30.0)
+        content = {"state": state.to_json(), "evidence": None}
+        assert log.append_decision(lease, topic, state.seq, "any", content)
+        log.release_lease(lease)
+        if not state.is_over:
+            shifted, labels = draw(150, 900, is_shifted=True)
+            served.label(served.answer(shifted), labels)
+            result = read(eyevsai("watch", NAME, "--start", "--reason", "new camera", "--json"))
+            assert result["state"] == "gated", result
+            assert MlflowClient().get_registered_model(NAME).aliases == {"production": 1}
+    result = read(eyevsai("watch", NAME, "--json"))
+    assert result["state"] == "rollout", result
+    eyevsai("rollout", "abort", NAME, "--reason", "too early")
+    # as if the watcher had been killed before it stored that the rollout was started
+    run = find_retraining_run(MlflowClient(), NAME)
+    assert run is not None
+    record = replace(state_of(), state=State.CANDIDATE, since=state_of().since - 60)
+    run.save(record.to_json(), "candidate", "")
+    read(eyevsai("watch", NAME, "--json"))
+    assert state_of().outcome == "aborted: too early"
+    assert len(log.read_decisions(topic)) == 4
 
 
 @pytest.mark.processes("more than 64 images are decoded in worker processes")

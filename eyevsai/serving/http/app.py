@@ -203,7 +203,7 @@ def read_key(request: Request) -> str | None:
     key = request.headers.get(KEY)
     if key is not None and len(key) > MAX_KEY:
         raise RequestError(400, f"The header Eyevsai-Key has more than {MAX_KEY} characters.")
-    try:  # clients send UTF-8, as `feedback forget --key` hashes it; Starlette reads Latin-1
+    try:  # clients send UTF-8, as `log forget --key` hashes it; Starlette reads Latin-1
         return key.encode("latin-1").decode() if key else None
     except UnicodeDecodeError:
         return key

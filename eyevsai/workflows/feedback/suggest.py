@@ -14,7 +14,13 @@ from eyevsai.inference_log.labels import LabelReader
 from eyevsai.inference_log.retention import DAY_S
 from eyevsai.inference_log.settings import LogSettings, SuggestSettings
 from eyevsai.inference_log.store import open_log
-from eyevsai.inference_log.suggestions import suggest, summarize, write_suggestions, write_tasks
+from eyevsai.inference_log.suggestions import (
+    suggest,
+    summarize,
+    withdraw,
+    write_suggestions,
+    write_tasks,
+)
 
 
 def suggest_labels(name: str, settings: SuggestSettings) -> tuple[Path, dict[str, int]]:
@@ -59,10 +65,14 @@ def suggest_labels(name: str, settings: SuggestSettings) -> tuple[Path, dict[str
             else "Wait for answers"
         )
         raise UserError(f"{name} has no answers {kind} that were not suggested before. {hint}.")
-    if settings.label_studio:
-        write_tasks(path, suggestions, store.classes(name))
-    else:
-        write_suggestions(path, suggestions)
+    try:
+        if settings.label_studio:
+            write_tasks(path, suggestions, store.classes(name))
+        else:
+            write_suggestions(path, suggestions)
+    except BaseException:
+        withdraw(store, suggestions)
+        raise
     store.close()
     return path, summarize(suggestions)
 

@@ -54,19 +54,23 @@ def check_webhook(url: str) -> SplitResult:
     """Return the parts of a webhook's URL.
 
     Raises:
-        UserError: it is no http(s) URL, or has a login or a fragment.
+        UserError: it is no http(s) URL in ASCII, or has a login or a fragment.
     """
     try:
         parts = urlsplit(url)
         is_valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         is_valid = False
-    if not is_valid or parts.username is not None or parts.fragment or not url.isprintable():
+    if not is_valid or parts.username is not None or parts.fragment or not _is_plain(url):
         raise UserError(
             "--webhook is not a valid URL. Use http://HOST/PATH or https://HOST/PATH without a "
             "login; the receiver checks the signature instead."
         )
     return parts
+
+
+def _is_plain(url: str) -> bool:
+    return url.isascii() and url.isprintable()
 
 
 def sign(secret: str, body: bytes, timestamp: int) -> str:
@@ -116,7 +120,8 @@ def send_webhook(url: str, secret: str, content: Mapping[str, Any]) -> None:
             status = connection.getresponse().status
         finally:
             connection.close()
-    except (OSError, http.client.HTTPException) as error:
+    # UnicodeError: a part of the name is too long
+    except (OSError, http.client.HTTPException, UnicodeError) as error:
         raise JobError(
             f"The webhook at {host}:{port} is unreachable: {error}. Check --webhook."
         ) from error

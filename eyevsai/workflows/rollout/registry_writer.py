@@ -54,7 +54,7 @@ class RegistryWriter:
         return self.records.applied_seq(run_id)
 
     def logged_requests(self, run_id: str) -> int:
-        return int(self.records.run(run_id).data.metrics.get(REQUESTS, 0))
+        return self.records.logged_requests(run_id)
 
     def create_run(self, version: int) -> str:
         self.records.end_orphans()
@@ -112,7 +112,7 @@ class RegistryWriter:
     ) -> Iterator[Callable[[], None]]:
         """Yield the writes of decisions: servers first, and last the mark that all are complete."""
         yield partial(self.records.write_tag, state.tag())
-        yield partial(self.records.write_alias, None if state.is_over else state.candidate)
+        yield partial(self.records.write_alias, state.candidate, is_over=state.is_over)
         for decision in pending:
             after = RolloutState.from_json(decision.content["state"])
             yield partial(

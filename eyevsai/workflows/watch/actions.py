@@ -42,6 +42,7 @@ from eyevsai.retraining.record import (
     Tuned,
 )
 from eyevsai.retraining.settings import policy_digest, retraining_key
+from eyevsai.rollout.state import RolloutState
 from eyevsai.store.tags import JOB, JOB_FINGERPRINT
 from eyevsai.tracking.search import find_tagged
 from eyevsai.workflows.job_context import JobContext, open_store_and_reap
@@ -53,7 +54,7 @@ from eyevsai.workflows.watch.frozen_data import FrozenData, open_frozen
 from eyevsai.workflows.watch.gate import GateRules, check_candidate
 from eyevsai.workflows.watch.labelled import LabelledImages, read_labelled
 from eyevsai.workflows.watch.requests import request_labels
-from eyevsai.workflows.watch.rollouts import read_outcome, start_rollout
+from eyevsai.workflows.watch.rollouts import find_rollout, read_outcome, start_rollout
 from eyevsai.workflows.watch.settings import FIXED, WatchPolicy, WatchSettings
 from eyevsai.workflows.watch.tasks import EVALUATE, TUNE
 
@@ -192,8 +193,13 @@ class Actions:
         _, seconds = self._run_task("evaluate", EVALUATE, arguments)
         return Evaluated(seconds)
 
-    def check(self, record: Retraining) -> Event:
-        """Check the new version; if it passes, it gets the alias `candidate`."""
+    def check(self, record: Retraining) -> Event | None:
+        """Check the new version; if it passes, it gets the alias `candidate`.
+
+        Returns None during a rollout of another version, which has that alias.
+        """
+        if self._waits_for_other(record, find_rollout(self.settings, self.model)):
+            return None
         version, production = (
             find_version(self.job.tracking_uri, self.uri(number))
             for number in (record.version, self.production)
@@ -213,9 +219,14 @@ class Actions:
         set_candidate(self.client, self.model, int(version.number))
         return Passed()
 
-    def start_rollout(self, record: Retraining) -> Event:
-        """Start the gradual rollout of the candidate."""
-        version = self._version(record)
+    def start_rollout(self, record: Retraining) -> Event | None:
+        """Start the gradual rollout of the candidate; None during that of another version."""
+        version, current = self._version(record), find_rollout(self.settings, self.model)
+        if self._waits_for_other(record, current):
+            return None
+        # one that a watcher started before it was killed can have ended: it is not repeated
+        if current and current.candidate == version and current.started_at >= record.since:
+            return RolloutStarted()
         try:
             start_rollout(self.settings, self.policy.rules, self.model, version)
         except NotPromotedError as error:  # the policy or the version in Production changed
@@ -242,6 +253,14 @@ class Actions:
         if record.version is None:
             raise JobError("The state of the retraining has no version: it was changed by hand.")
         return record.version
+
+    def _waits_for_other(self, record: Retraining, rollout: RolloutState | None) -> bool:
+        """Return True during a rollout of another version than the new one."""
+        if rollout is None or rollout.is_over or rollout.candidate == record.version:
+            return False
+        text = f"version {record.version} waits for the rollout of version {rollout.candidate}"
+        log.warning("%s: %s", self.model, text)
+        return True
 
     def _frozen(self, record: Retraining) -> FrozenData:
         return open_frozen(self.folder, record.data)

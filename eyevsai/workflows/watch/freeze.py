@@ -117,11 +117,6 @@ class _Freezer:
         counts = selection.counts() | ({"damaged": damaged} if damaged else {})
         return write_frozen(self.folder, frozen, counts, self.base.title)
 
-    def _freeze_current(self, path: str) -> FrozenImage:
-        sample, split = self.current[path]
-        group = sample.file.group or ""
-        return FrozenImage(path, self.labels[path], split, sample.record.digest, group)
-
     def _place_current(self, corrected: dict[str, str]) -> None:
         """Place the images of the dataset.
 

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,13 +29,15 @@ class HeldLease:
     def __init__(self, coordination: Coordination, name: str, owner: str, lease: Lease) -> None:
         self.lease = lease
         self._coordination, self._name, self._owner = coordination, name, owner
-        self._is_lost = False
+        self._is_lost, self._renewed_at = False, time.monotonic()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._renew, daemon=True)
+        self._thread = threading.Thread(target=self._keep, daemon=True)
         self._thread.start()
 
     def check(self) -> None:
         """Raise JobError if another watcher may hold the lease by now."""
+        if time.monotonic() - self._renewed_at > TTL_S - RENEW_S:
+            self._renew()  # the thread may have been suspended, too
         if self._is_lost:
             raise JobError(
                 f"Another watcher took over {self._name}: this one was suspended or could not "
@@ -48,16 +51,22 @@ class HeldLease:
         with suppress(JobError):  # it expires by itself
             self._coordination.release_lease(self.lease)
 
-    def _renew(self) -> None:
-        while not self._ended.wait(RENEW_S):
+    def _keep(self) -> None:
+        """Renew the lease until it ends or is lost."""
+        while not self._is_lost and not self._ended.wait(RENEW_S):
             try:
-                lease = self._coordination.acquire_lease(self._name, self._owner, TTL_S)
+                self._renew()
             except JobError as error:
                 log.warning("The lease of %s cannot be renewed now: %s", self._name, error)
-                continue
-            if lease is None or lease.fence != self.lease.fence:
-                self._is_lost = True
-                return
+
+    def _renew(self) -> None:
+        """Extend the lease, or note that it is lost; raise JobError if the log is unreachable."""
+        began_at = time.monotonic()
+        lease = self._coordination.acquire_lease(self._name, self._owner, TTL_S)
+        if lease is None or lease.fence != self.lease.fence:
+            self._is_lost = True
+        else:
+            self._renewed_at = began_at
 
 
 @contextmanager

@@ -12,7 +12,13 @@ from eyevsai.core.atomic_dir import atomic_output_dir
 from eyevsai.inference_log.images import find_folder
 from eyevsai.inference_log.settings import SuggestSettings
 from eyevsai.inference_log.store import LogStore
-from eyevsai.inference_log.suggestions import suggest, summarize, write_suggestions, write_tasks
+from eyevsai.inference_log.suggestions import (
+    suggest,
+    summarize,
+    withdraw,
+    write_suggestions,
+    write_tasks,
+)
 from eyevsai.workflows.watch.settings import WatchSettings
 
 log = logging.getLogger("eyevsai")
@@ -70,9 +76,13 @@ def request_labels(
         )
         selected = suggest(store, model, count, random_share=share)
     counts = summarize(selected)
-    with atomic_output_dir(folder, "--retraining-dir") as temporary:
-        write_suggestions(temporary / TABLE, selected)
-        write_tasks(temporary / TASKS, selected, store.classes(model))
-        (temporary / COUNTS).write_text(json.dumps(counts), encoding="utf-8")
-        temporary.replace(folder)
+    try:
+        with atomic_output_dir(folder, "--retraining-dir") as temporary:
+            write_suggestions(temporary / TABLE, selected)
+            write_tasks(temporary / TASKS, selected, store.classes(model))
+            (temporary / COUNTS).write_text(json.dumps(counts), encoding="utf-8")
+            temporary.replace(folder)
+    except BaseException:
+        withdraw(store, selected)
+        raise
     return LabelRequest(folder, counts)

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from eyevsai.retraining.settings import RetrainingPolicy
+from eyevsai.rollout.state import RolloutState
 from eyevsai.workflows.rollout.run import step
+from eyevsai.workflows.rollout.session import rollout_session
 from eyevsai.workflows.rollout.settings import RolloutSettings, StepSettings
 from eyevsai.workflows.rollout.start import start
 from eyevsai.workflows.watch.settings import WatchSettings
+
+
+def find_rollout(settings: WatchSettings, model: str) -> RolloutState | None:
+    """Return the state of the current or last rollout of a model; None if there was none.
+
+    Raises:
+        JobError: the store or the log failed.
+    """
+    call = StepSettings(name=model, once=True, log=settings.log, state_dir=settings.state_dir)
+    with rollout_session(call) as session:
+        return session.controller.read()
 
 
 def start_rollout(

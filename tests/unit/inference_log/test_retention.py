@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import stat
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +174,13 @@ def test_failed_export_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         export_answers(store, MODEL, path)
     assert [each.name for each in tmp_path.iterdir() if "folder" in each.name] == ["folder"]
+
+
+def test_file_of_another_program_keeps_its_free_pages(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "log.db")) as connection:
+        connection.execute("CREATE TABLE other (value)")  # before eyevsai sets auto_vacuum
+    store, _ = make_log(tmp_path, 1_000)
+    deleted = [each.answers for each in prune(store, Retention(days=0.0))]  # and it ends
+    assert sum(deleted) == 1_000
+    with store.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA freelist_count").scalar_one() > 0

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyevsai.retraining.limits import BACKOFF_S, HOUR_S, MAX_FAILURES, WEEK_S
+from eyevsai.core.settings import Range, list_settings
+from eyevsai.registry.retraining_runs import MAX_RECORD
+from eyevsai.retraining.limits import BACKOFF_S, HOUR_S, MAX_FAILURES, WEEK_S, Training
 from eyevsai.retraining.reasons import DAY_S, Reason, Signals, find_reasons, has_enough_labels
 from eyevsai.retraining.record import (
     Action,
@@ -29,7 +31,7 @@ from eyevsai.retraining.record import (
     Tuned,
 )
 from eyevsai.retraining.settings import RetrainingPolicy, policy_digest, retraining_key
-from eyevsai.retraining.state import advance, begin, elapse, next_step
+from eyevsai.retraining.state import MAX_KEYS, advance, begin, elapse, next_step
 
 POLICY = RetrainingPolicy()
 NOW = 1_800_000_000.0
@@ -102,6 +104,13 @@ def test_same_data_never_train_twice() -> None:
     assert record.state is State.COOLING
     assert "nothing new" in record.outcome
     assert record.labels_until == 99
+
+
+def test_data_without_a_new_label_are_not_trained_on() -> None:
+    record = run(Retraining(), RISK, Frozen("d1", "", 99))
+    assert record.state is State.COOLING
+    assert "no new label" in record.outcome
+    assert (record.labels_until, record.trainings) == (99, ())
 
 
 def test_failures_wait_longer_and_stop_after_three() -> None:
@@ -240,3 +249,24 @@ def test_every_state_has_a_next_step_or_a_reason_to_wait(state: State) -> None:
     step = next_step(record, POLICY, NOW)
     is_resting = state in (State.IDLE, State.COOLING, State.REFUSED)
     assert step.action or step.text or is_resting
+
+
+def test_largest_state_fits_into_a_tag() -> None:
+    """With texts of 500 characters for error and outcome, as a watcher stores them."""
+    settings = {each.name: each.allowed for each in list_settings(RetrainingPolicy)}
+    limit = settings["runs_per_week"]
+    assert isinstance(limit, Range)
+    record = Retraining(
+        State.EVALUATING,
+        NOW + 0.123456,
+        10**6,
+        (Training(NOW + 0.123456, 12345.123456789),) * int(limit.high),
+        ("a" * 64,) * MAX_KEYS,
+        10**9,
+        "x" * 500,
+        tuple(Reason),
+        *(99, 10**6, 10**6, 10**9, "d" * 64, "k" * 64, "s" * 32, 99, 3, "e" * 500),
+        State.EVALUATING,
+        NOW + 0.123456,
+    )
+    assert len(json.dumps(record.to_json(), separators=(",", ":"))) <= MAX_RECORD

@@ -108,6 +108,14 @@ def test_shadow_is_compared_with_its_answer_whichever_the_log_has_first() -> Non
     assert (step.answers, step.compared, step.disagreements) == (2, 2, 1)
 
 
+def test_time_of_a_shadow_is_not_compared() -> None:
+    """It computes on idle cores only: equal versions would differ on a busy machine."""
+    rows = [(answer(2 * n, SHADOW), shadow(2 * n + 1, 2 * n, model_ms=500.0)) for n in range(50)]
+    counts = count(each for pair in rows for each in pair)
+    assert counts[SHADOW].pairs[FAILED].total == 50
+    assert evidence_of({SHADOW: counts[SHADOW]}).log_e[SLOW] == 0
+
+
 def test_labels_of_shadow_are_pairs() -> None:
     answers = [answer(1, SHADOW), shadow(2, of=1, label="dog"), answer(3, SHADOW), shadow(4, of=3)]
     labels = {"000001": "cat", "000003": "dog", "000002": "dog", "000077": "cat"}

@@ -169,6 +169,16 @@ def test_both_versions_may_have_the_alias_during_the_promotion() -> None:
     assert kind_of(promoting, replace(SEEN, aliases=ALIASES | {"production": 9})) == "abort"
 
 
+@pytest.mark.parametrize("hold", list(Hold))
+def test_alarm_rolls_back_until_the_promotion_has_begun(hold: Hold) -> None:
+    promoting = replace(transition(LAST, Event(Kind.ADVANCE), 0.0), hold=hold)
+    seen = with_evidence(failed=ALARM)
+    event = decide(promoting, seen, 1.0)
+    assert event is not None
+    assert transition(promoting, event, 1.0).phase is Phase.ROLLED_BACK
+    assert decide(promoting, replace(seen, aliases=ALIASES | {"production": 8}), 1.0) is None
+
+
 @given(
     state=st.sampled_from([PREPARED, SHADOW, SPLIT, LAST]),
     log_e=st.fixed_dictionaries({name: st.floats(-50, 50) for name in NO_EVIDENCE.log_e}),
