@@ -53,7 +53,8 @@ class LabelShiftEstimator:
     that the model cannot distinguish, they are of the order of 1.
 
     With few reference images per class, the errors are too large to correct predictions by the
-    shares: with 14 images per class, expect a total variation of 0.1 and more without any shift.
+    shares: with 14 images per class (vegetables of `benchmarks.drift_photographs`, windows of 200),
+    the total variation distance without any shift is 0.06 on average.
 
     Args:
         reference: N,C probabilities of the reference.

@@ -146,7 +146,7 @@ def load_reference(source_model: TrainedModel) -> Reference:
 
 
 def _advise(source_model: TrainedModel, action: str) -> str:
-    """Return a sentence that says how to store a reference of the test split.
+    """Return a sentence on how to store a reference of the test split.
 
     Args:
         source_model: the model.
