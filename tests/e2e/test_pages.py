@@ -25,6 +25,7 @@ from PIL import Image
 
 from eyevsai.cli.main import build_app
 from eyevsai.cli.project import COMMANDS
+from eyevsai.workflows.monitor.settings import MONITOR, monitor_command
 from tests.conftest import ROOT, write_images
 from tests.e2e.pages import (
     FILE,
@@ -94,12 +95,12 @@ def check(call: list[str], command: Command) -> None:
         entry = call[call.index("-e") + 1]
         assert entry in ENTRIES, where
         given = [call[at + 1].partition("=") for at, word in enumerate(call) if word == "-P"]
-        command_of = COMMANDS.get(entry, (entry,))
-        check_eyevsai(
-            [*command_of, *(word for name, _, value in given for word in (f"--{name}", value))],
-            where,
-            loose=loose,
-        )
+        words = [word for name, _, value in given for word in (f"--{name}", value)]
+        if entry == MONITOR:
+            command_of = monitor_command(words)
+        else:
+            command_of = [*COMMANDS.get(entry, (entry,)), *words]
+        check_eyevsai(command_of, where, loose=loose)
     elif "eyevsai" in call and call[0] in ("eyevsai", "torchrun", "python"):
         check_eyevsai(call[call.index("eyevsai") + 1 :], where, loose=loose)
     elif call[:2] == ["docker", "build"]:
