@@ -148,11 +148,15 @@ def stripes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], None]) -> Path:
-    """Build a folder once per session, for all workers of pytest-xdist, and return it."""
+    """Build a folder once per session, for all workers of pytest-xdist, and return it.
+
+    Its name has to be unique in the module of `build`.
+    """
     session = os.environ.get("PYTEST_XDIST_TESTRUNUID")
     root = factory.getbasetemp().parent if session else factory.getbasetemp()
-    folder = root / f"shared-{session or 'alone'}" / name
-    folder.parent.mkdir(exist_ok=True)
+    module = build.__module__.rpartition(".")[2]
+    folder = root / f"shared-{session or 'alone'}" / module / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not (done := Path(f"{folder}.done")).exists():
             folder.mkdir()

@@ -197,17 +197,18 @@ class Group(TyperGroup):
     def _advise(self, ctx: Any, name: str) -> str | None:
         """Return what to use instead of an unknown command, or None.
 
-        It is a command of another group, or a command of another tool.
+        It is a command of another tool, or a command of another group.
         """
         root = ctx.find_root()
-        if self is not root.command and (advice := advise_command(f"{ctx.info_name} {name}")):
+        full_name = name if self is root.command else f"{ctx.info_name} {name}"
+        if advice := advise_command(full_name):
             return advice
         groups = {"": root.command, **_list_groups(root.command)}
         for group, members in groups.items():
             command = members.commands.get(name)
             if members is not self and command is not None and not command.hidden:
                 return f"Use: {' '.join(filter(None, (root.info_name, group, name)))}."
-        return advise_command(name) if self is root.command else None
+        return None
 
 
 def _list_groups(root: TyperGroup) -> dict[str, TyperGroup]:
