@@ -526,7 +526,9 @@ def test_worse_version_is_rolled_back_without_a_failed_request(
 def test_version_that_predicts_worse_is_rolled_back_by_labels(
     workplace: Path, eyevsai: Eyevsai
 ) -> None:
-    state, clients = serve_rollout(workplace, eyevsai, BAD, label=True)
+    # a slow machine has few shadows: without labels, the steps must not pass
+    policy = f"{POLICY}min_labels = 1\n"
+    state, clients = serve_rollout(workplace, eyevsai, BAD, label=True, policy=policy)
     assert state.phase is Phase.ROLLED_BACK, state.reason
     assert "wrong more often" in state.reason or "disagrees" in state.reason
     assert set(clients.statuses) == {200}
