@@ -25,6 +25,7 @@ from tests.conftest import Eyevsai, create_database
 ARCHIVE = Path(__file__).parent / "stores" / "store_4c82b9d.tar.xz"
 HOST = "vm"  # where it was made
 MODEL = "digits-deep_v1-standard"
+UPGRADED = "upgraded to the current names: "
 TAGS = {  # of runs and versions
     "job": "eyevsai.job",
     "host": "eyevsai.host",
@@ -157,12 +158,13 @@ def test_upgraded_store_has_the_present_names_and_the_same_values(
         old_tags = versions[version.name, version.version]
         assert version.tags == (theirs if version.name == "theirs" else renamed(old_tags, TAGS))
 
-    assert eyevsai("doctor", "--upgrade").stdout.startswith("0 runs, 0 versions and 0 run")
+    said = eyevsai("doctor", "--upgrade").stdout
+    assert said.startswith(f"{UPGRADED}0 runs, 0 versions and run directories of 0 runs\n")
     assert len(list(old_store.glob("mlflow.db.backup-*"))) == 2  # nothing to copy for
     client.restore_run(deleted)
     schema._checked.clear()
     assert "--upgrade" in eyevsai("registry", "status", code=2).stderr
-    assert eyevsai("doctor", "--upgrade").stdout.startswith("1 runs")
+    assert eyevsai("doctor", "--upgrade").stdout.startswith(f"{UPGRADED}1 run, ")
 
 
 @pytest.mark.processes("evaluation decodes images in worker processes")
@@ -313,7 +315,8 @@ def test_run_directories_of_a_machine_that_did_not_upgrade_are_noticed(
     other = ("--state-dir", str(old_store / "other"))
     assert "doctor --upgrade" in eyevsai("sync", *other, code=2).stderr
     assert "FAIL  store" in eyevsai("doctor", *other, code=1).stdout
-    assert eyevsai("doctor", "--upgrade", *other).stdout.startswith("0 runs, 0 versions and 3 run")
+    said = eyevsai("doctor", "--upgrade", *other).stdout
+    assert said.startswith(f"{UPGRADED}0 runs, 0 versions and run directories of 3 runs\n")
     eyevsai("sync", *other)
 
 
@@ -335,7 +338,7 @@ def test_a_database_is_upgraded_without_a_copy(
     client.set_terminated(run_id)
     schema._checked.clear()
     assert "--upgrade" in eyevsai("registry", "status", code=2).stderr
-    assert eyevsai("doctor", "--upgrade").stdout.startswith("1 runs")
+    assert eyevsai("doctor", "--upgrade").stdout.startswith(f"{UPGRADED}1 run, ")
     found = client.get_run(run_id).data.tags
     assert (found["eyevsai.job"], found["eyevsai.dataset_digest"]) == ("train", "f")
 
