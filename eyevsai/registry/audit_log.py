@@ -17,6 +17,7 @@ from mlflow.exceptions import MlflowException
 from eyevsai.core.errors import UserError
 from eyevsai.core.retry import retry_on_conflict
 from eyevsai.registry.audit_tags import MODEL, model_of_tag, model_tag
+from eyevsai.registry.experiments import ensure_experiment
 from eyevsai.store.given_run import check_given_run, name_given_run, tag_given_run
 from eyevsai.store.paging import PAGE_SIZE, iter_pages
 from eyevsai.store.tags import JOB, STUB
@@ -124,7 +125,7 @@ def recording_audit(
         for name, value in (origin | dict(tags)).items()
         if value is not None
     }
-    experiment_id = _ensure_experiment(client)
+    experiment_id = ensure_experiment(client, EXPERIMENT, ABOUT)
     run_name = title[:TITLE_LENGTH]
     run = retry_on_conflict(
         lambda: client.create_run(experiment_id, tags=run_tags, run_name=run_name)
@@ -286,19 +287,3 @@ def _to_entry(run: Run, name: str) -> AuditEntry:
 
 def _parse_number(text: str | None) -> int | None:
     return int(text) if text and text.isdecimal() else None
-
-
-def _ensure_experiment(client: MlflowClient) -> str:
-    """Return the id of the audit experiment; create or restore it if necessary."""
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is not None:
-        # deleted in MLflow's UI; the audit log is kept nevertheless
-        if experiment.lifecycle_stage != "active":
-            client.restore_experiment(experiment.experiment_id)
-        return str(experiment.experiment_id)
-    try:
-        return str(client.create_experiment(EXPERIMENT, tags={"mlflow.note.content": ABOUT}))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # created concurrently
-            raise
-        return _ensure_experiment(client)

@@ -13,10 +13,10 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunTag
-from mlflow.exceptions import MlflowException
 
 from eyevsai.core.errors import JobError
 from eyevsai.core.retry import retry_on_conflict
+from eyevsai.registry.experiments import ensure_experiment
 from eyevsai.store.paging import PAGE_SIZE, iter_pages
 from eyevsai.store.tags import JOB
 
@@ -120,7 +120,7 @@ def open_retraining_run(client: MlflowClient, name: str) -> RetrainingRun:
     existing = find_retraining_run(client, name)
     if existing is not None:
         return existing
-    experiment_id = _ensure_experiment(client)
+    experiment_id = ensure_experiment(client, EXPERIMENT, ABOUT)
     tags = {MODEL: name, JOB: "retraining", "mlflow.source.name": "eyevsai"}
     run = retry_on_conflict(
         lambda: client.create_run(experiment_id, tags=tags, run_name=f"retraining of {name}"[:250])
@@ -138,18 +138,3 @@ def set_candidate(client: MlflowClient, name: str, version: int) -> None:
         version: number of the version.
     """
     retry_on_conflict(lambda: client.set_registered_model_alias(name, CANDIDATE, str(version)))
-
-
-def _ensure_experiment(client: MlflowClient) -> str:
-    """Return the id of the experiment; create or restore it if necessary."""
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    if experiment is not None:
-        if experiment.lifecycle_stage != "active":
-            client.restore_experiment(experiment.experiment_id)
-        return str(experiment.experiment_id)
-    try:
-        return str(client.create_experiment(EXPERIMENT, tags={"mlflow.note.content": ABOUT}))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":  # created concurrently
-            raise
-        return _ensure_experiment(client)

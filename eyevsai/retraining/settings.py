@@ -14,6 +14,19 @@ POLICY = "retraining.toml"
 MANUAL, ROLLOUT = "no", "rollout"  # values of `promote`
 
 
+# of the policy, and of `monitor live`
+RiskLimit = Annotated[
+    float | None,
+    Range(1e-6, 1 - 1e-6),
+    Doc("Largest acceptable error rate; by default that of the evaluation plus 0.05."),
+]
+AccuracyFloor = Annotated[
+    float | None,
+    Range(0.0, 1.0),
+    Doc("Lowest acceptable estimated accuracy; by default the evaluated one minus 0.05."),
+]
+
+
 @dataclass(frozen=True)
 class RetrainingPolicy(Settings):
     """Reasons, limits and steps of a retraining."""
@@ -30,16 +43,8 @@ class RetrainingPolicy(Settings):
         Range(0.0, 36500.0),
         Doc("Age of the version in Production that starts a retraining; none by default."),
     ] = None
-    risk_limit: Annotated[
-        float | None,
-        Range(1e-6, 1 - 1e-6),
-        Doc("Largest acceptable error rate; by default that of the evaluation plus 0.05."),
-    ] = None
-    accuracy_floor: Annotated[
-        float | None,
-        Range(0.0, 1.0),
-        Doc("Lowest acceptable estimated accuracy; by default the evaluated one minus 0.05."),
-    ] = None
+    risk_limit: RiskLimit = None
+    accuracy_floor: AccuracyFloor = None
     min_labels: Annotated[
         int, Range(1, 10**7), Doc("New accepted labels that a training requires.")
     ] = 50

@@ -216,8 +216,12 @@ class Follower:
     def _missing_alias(self, state: RegistryState) -> str:
         name, current = self._source.name, self._table.production
         aliases = ", ".join(sorted(state.aliases)) or "none"
-        kept = f" Version {current.number} stays in use." if current else ""
-        return f"{name} has no alias {self._alias!r} (its aliases: {aliases}).{kept}"
+        advice = (
+            f"Version {current.number} stays in use."
+            if current
+            else f"Promote a version, or serve one by its number: eyevsai serve {name}/VERSION."
+        )
+        return f"{name} has no alias {self._alias!r} (its aliases: {aliases}). {advice}"
 
     def _first_error(self) -> UserError:
         """Return the error for a start without a version."""

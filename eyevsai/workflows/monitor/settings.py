@@ -10,6 +10,7 @@ from eyevsai.core.settings import Choice, Doc, Env, NotLogged, Parameter, Range,
 from eyevsai.evaluation.monitor_settings import ALPHA, MIN_DISTANCE, MIN_IMAGES
 from eyevsai.inference_log.settings import LogSettings
 from eyevsai.retraining.durations import parse_duration
+from eyevsai.retraining.settings import AccuracyFloor, RiskLimit
 
 ASKED_AT_RANDOM, ASKED, ALL_LABELS = "random", "asked", "all"
 MONITOR = "monitor"  # entry point whose command depends on its parameters
@@ -88,16 +89,8 @@ class LiveSettings(AlertSettings):
     PANEL: ClassVar[str] = "Monitoring"
 
     since: Annotated[str, Doc("Age of the oldest answers to use: 12h, 7d, ...")] = "7d"
-    risk_limit: Annotated[
-        float | None,
-        Range(1e-6, 1 - 1e-6),
-        Doc("Largest acceptable error rate; by default that of the evaluation plus 0.05."),
-    ] = None
-    accuracy_floor: Annotated[
-        float | None,
-        Range(0.0, 1.0),
-        Doc("Lowest acceptable estimated accuracy; by default the evaluated one minus 0.05."),
-    ] = None
+    risk_limit: RiskLimit = None
+    accuracy_floor: AccuracyFloor = None
     page: Annotated[str, Doc("Path of the HTML page.")] = "live.html"
 
     def __post_init__(self) -> None:
