@@ -4,12 +4,15 @@
 
 The loop runs on photographs with the commands that a person and cron type, each a process: a
 version is trained on most of a dataset; the other images are a stream, which turns to blurred and
-noisy images, half of the classes in another camera's colours; half of the labels arrive after the
-alarm.
+noisy images, half of the classes in another camera's colours. After the alarm, a person labels what
+`watch` asks for, and other images, until half of the shifted ones have a label. One loop has too
+few images to measure the recovered accuracy (the standard deviation of its share is 0.1 to 0.2):
+the mean of several counts.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -30,9 +33,9 @@ from benchmarks.photographs import PHOTOS, are_missing
 ANSWERS, CLASSES, BLOCK = 1_000_000, 20, 20_000
 MAX_SECONDS, MAX_MIB = 10.0, 500.0
 DATASET, WEIGHTS = "instruments", "../shared/weights/efficientnet_lite0_timm.pth"
-TRAIN_SHARE, SAME, LABELLED = 0.6, 200, 0.5  # of a class; images; of the first shifted images
+TRAIN_SHARE, SAME, LABELLED = 0.6, 200, 0.5  # of a class; images; of the shifted images so far
 RECOVERED, OLD_LOSS = 0.7, 0.01
-SEED = 0
+SEEDS = (0, 1, 2)
 POLICY = """
 min_labels = 50
 suggest = 200
@@ -163,7 +166,7 @@ def shift(photo: Photo, names: list[str], random: np.random.Generator) -> Photo:
     return Photo(pixels.clip(0, 255).astype(np.uint8), photo.label)
 
 
-def split_photos(folder: Path) -> list[Photo]:
+def split_photos(folder: Path, seed: int) -> list[Photo]:
     """Copy `TRAIN_SHARE` of each class to a folder; return the others in random order."""
     rest = list[Photo]()
     for class_dir in sorted(path for path in (PHOTOS / DATASET).iterdir() if path.is_dir()):
@@ -175,7 +178,7 @@ def split_photos(folder: Path) -> list[Photo]:
         for path in files[kept:]:
             with Image.open(path) as image:
                 rest.append(Photo(np.asarray(image.convert("RGB")), class_dir.name))
-    order = np.random.default_rng(SEED).permutation(len(rest))
+    order = np.random.default_rng(seed).permutation(len(rest))
     return [rest[index] for index in order]
 
 
@@ -210,6 +213,14 @@ class Place:
             sys.exit(f"{' '.join(words)}: exit code {process.returncode}\n{output}")
         return process.stdout
 
+    def requested(self) -> list[str]:
+        """Return the ids of the answers that `watch` asks a person to label."""
+        tables = sorted((self.folder / "state" / "retraining").glob("*/request-*/labels.csv"))
+        if not tables:
+            return []
+        with tables[-1].open(encoding="utf-8", newline="") as stream:
+            return [row["id"] for row in csv.DictReader(stream)]
+
     def watch(self) -> dict[str, Any]:
         """Return the result of `eyevsai watch`."""
         result: dict[str, Any] = json.loads(self.run("watch", MODEL, "--json"))
@@ -225,22 +236,51 @@ TRAIN = (
 
 
 def run_loop() -> list[str]:
-    """Run the loop on photographs; return what misses a target."""
+    """Run the loop on photographs, once for each seed; return what misses a target."""
     if are_missing():
         return []
+    results = list[Result]()
+    for seed in SEEDS:
+        # a process for each: MLflow caches its stores
+        command = [sys.executable, "-m", "benchmarks.loop", "loop", str(seed)]
+        process = subprocess.run(
+            command, stdout=subprocess.PIPE, text=True, check=True, encoding="utf-8"
+        )
+        *lines, result = process.stdout.splitlines()
+        print("\n".join(lines), flush=True)
+        results.append(Result(**json.loads(result)))
+    recovered = float(np.mean([each.recovered for each in results]))
+    loss = float(np.mean([each.old_loss for each in results]))
+    print(f"mean of {len(results)} loops: recovered {recovered:.0%}; old test images {-loss:+.3f}")
+    missed = [text for each in results for text in each.missed]
+    missed += [f"recovered less than {RECOVERED:.0%}"] if recovered < RECOVERED else []
+    return missed + (["old test images fell by more than 1 point"] if loss > OLD_LOSS else [])
+
+
+@dataclass(frozen=True)
+class Result:
+    """Result of one loop: share of the accuracy that was won back, and loss on the old images."""
+
+    recovered: float
+    old_loss: float
+    missed: list[str]
+
+
+def run_seed(seed: int) -> None:
+    """Run one loop, and print its result as JSON."""
     with tempfile.TemporaryDirectory() as name:
-        return _run_loop(Place(Path(name)))
+        print(json.dumps(vars(_run_loop(Place(Path(name)), seed))))
 
 
-def _run_loop(place: Place) -> list[str]:
+def _run_loop(place: Place, seed: int) -> Result:
     os.environ.update(
         {key: place.env[key] for key in ("MLFLOW_TRACKING_URI", "EYEVSAI_CACHE", "EYEVSAI_STATE")}
     )
     from tests.served import Served
 
-    stream = split_photos(place.folder / DATASET)
+    stream = split_photos(place.folder / DATASET, seed)
     names = sorted({photo.label for photo in stream})
-    random = np.random.default_rng(SEED + 1)
+    random = np.random.default_rng([seed, 1])
     same, shifted = stream[:SAME], [shift(photo, names, random) for photo in stream[SAME:]]
     first, rest = shifted[: len(shifted) // 2], shifted[len(shifted) // 2 :]
     place.run("train", "--data", DATASET, *TRAIN)
@@ -248,12 +288,16 @@ def _run_loop(place: Place) -> list[str]:
     place.run("promote", f"{MODEL}/1")
     (place.folder / "retraining.toml").write_text(POLICY, encoding="utf-8")
     served = Served(place.folder / "log.db", MODEL)
-    served.answer([photo.pixels for photo in same])
+    answered = answer(served, same)
     quiet = place.watch()
-    ids = served.answer([photo.pixels for photo in first])
+    answered |= answer(served, first)
     alarm = place.watch()
-    labelled = round(LABELLED * len(first))
-    served.label(ids[:labelled], [photo.label for photo in first[:labelled]])
+    wanted = place.requested()
+    ids = list(answered)[SAME:]  # of the shifted images
+    num_shifted = sum(key in wanted for key in ids)
+    others = [key for key in ids if key not in wanted]
+    labelled = wanted + others[: round(LABELLED * len(first)) - num_shifted]
+    served.label(labelled, [answered[key] for key in labelled])
     final = place.watch()
     if final["version"] != 2:
         sys.exit(f"No version was trained: {final}")
@@ -262,19 +306,26 @@ def _run_loop(place: Place) -> list[str]:
     best = accuracy(train_on_all(place, first), rest)
     recovered = (after - before) / max(best - before, 1e-9)
     print(
-        f"{labelled} labels of {len(first)} shifted images; accuracy on the other {len(rest)}: "
-        f"{before:.3f} -> {after:.3f}, with all labels {best:.3f}: recovered {recovered:.0%}; old "
-        f"test images {old[0]:.3f} -> {old[1]:.3f}"
+        f"seed {seed}: {len(labelled)} labels, {len(wanted)} of them requested ({num_shifted} of "
+        f"shifted images); accuracy on {len(rest)} other shifted images: {before:.3f} -> "
+        f"{after:.3f}, with all labels {best:.3f}: recovered {recovered:.0%}; old test images "
+        f"{old[0]:.3f} -> {old[1]:.3f}",
+        flush=True,
     )
     checks = {
         "alarm on the same distribution": not quiet["alerts"],
         "no alarm after the shift": "DriftDetected" in alarm["alerts"],
         "no labelling request": alarm["state"] == "needs_labels",
         "no candidate": final["state"] == "waiting",
-        f"recovered less than {RECOVERED:.0%}": recovered >= RECOVERED,
-        "old test images fell by more than 1 point": old[1] >= old[0] - OLD_LOSS,
     }
-    return [text for text, is_met in checks.items() if not is_met]
+    missed = [f"seed {seed}: {text}" for text, is_met in checks.items() if not is_met]
+    return Result(recovered, old[0] - old[1], missed)
+
+
+def answer(served: Any, photos: list[Photo]) -> dict[str, str]:
+    """Log the answers for photographs; return the true labels by id, in order."""
+    ids = served.answer([photo.pixels for photo in photos])
+    return dict(zip(ids, (photo.label for photo in photos), strict=True))
 
 
 def accuracy(model: str, photos: list[Photo]) -> float:
@@ -309,3 +360,5 @@ def train_on_all(place: Place, photos: list[Photo]) -> str:
 
 if __name__ == "__main__" and sys.argv[1:2] == ["measure"]:
     measure_log(Path(sys.argv[2]))
+if __name__ == "__main__" and sys.argv[1:2] == ["loop"]:
+    run_seed(int(sys.argv[2]))

@@ -6,29 +6,22 @@ answers.
 
 from __future__ import annotations
 
-import base64
-import json
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Select, select
 
 from eyevsai.inference_log.database import Database
-from eyevsai.inference_log.files import AT, ID, LABEL, TASK_ID, write_table, write_text
 from eyevsai.inference_log.ids import first_id
 from eyevsai.inference_log.images import ImageFolder
 from eyevsai.inference_log.label_store import CHUNK, chunks
 from eyevsai.inference_log.records import CANDIDATE, NAMED, OK, PRODUCTION, RANDOM, UNCERTAIN
 from eyevsai.inference_log.schema import answers, images, labels
 from eyevsai.inference_log.schema import suggestions as suggestions_table
-
-_MIME = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG": "image/png", b"GIF8": "image/gif",
-         b"RIFF": "image/webp", b"BM": "image/bmp"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,6 +71,41 @@ def suggest(
     Raises:
         LogUnavailableError: the database is unreachable.
     """
+    selection = select_answers(
+        database, model, count, random_share=random_share, since=since, with_image=with_image
+    )
+    return record_selection(database, selection, folder)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Selected answers, with their reasons by id.
+
+    `at`, in Unix seconds, identifies the selection: answers that were recorded at that time belong
+    to it.
+    """
+
+    at: float
+    reasons: Mapping[str, str]
+
+
+def select_answers(
+    database: Database,
+    model: str,
+    count: int,
+    *,
+    random_share: float,
+    since: float | None = None,
+    with_image: bool = False,
+) -> Selection:
+    """Select answers as `suggest` does, without recording them.
+
+    A process that could be killed before the answers are shown to anybody stores the selection
+    before it is recorded, so that the next one can withdraw it.
+
+    Raises:
+        LogUnavailableError: the database is unreachable.
+    """
     draws = random.SystemRandom()
     with database.reading() as connection:
         # random answers first: those that are also uncertain have to stay among them
@@ -92,10 +120,28 @@ def suggest(
         for answer_id in connection.scalars(least):
             if len(selected) < count:
                 selected.setdefault(answer_id, UNCERTAIN)
+    return Selection(time.time(), selected)
+
+
+def record_selection(
+    database: Database, selection: Selection, folder: ImageFolder | None = None
+) -> list[Suggestion]:
+    """Record selected answers, and return them in random order.
+
+    Answers that another call has recorded meanwhile are left out.
+
+    Args:
+        database: the log.
+        selection: result of `select_answers`.
+        folder: folder of the stored images.
+
+    Raises:
+        LogUnavailableError: the database is unreachable.
+    """
     with database.writing() as connection:
-        recorded = _record(connection, selected)
+        recorded = _record(connection, selection)
         suggestions = _read(connection, recorded, folder)
-    draws.shuffle(suggestions)
+    random.SystemRandom().shuffle(suggestions)
     return suggestions
 
 
@@ -111,14 +157,26 @@ def withdraw(database: Database, suggestions: Sequence[Suggestion]) -> None:
             connection.execute(suggestions_table.delete().where(wanted))
 
 
-def _record(connection: Connection, reasons: dict[str, str]) -> dict[str, str]:
+def withdraw_selection(database: Database, selection: Selection) -> None:
+    """Forget a selection, of which some or no answers may be recorded.
+
+    Raises:
+        LogUnavailableError: the database is unreachable.
+    """
+    with database.writing() as connection:
+        for chunk in chunks(list(selection.reasons), CHUNK):
+            wanted = suggestions_table.c.id.in_(chunk) & (suggestions_table.c.at == selection.at)
+            connection.execute(suggestions_table.delete().where(wanted))
+
+
+def _record(connection: Connection, selection: Selection) -> dict[str, str]:
     """Store selected answers; return those that were not selected by another call meanwhile."""
-    recorded, now = dict(reasons), time.time()
-    for chunk in chunks(list(reasons), CHUNK):
+    recorded = dict(selection.reasons)
+    for chunk in chunks(list(recorded), CHUNK):
         wanted = select(suggestions_table.c.id).where(suggestions_table.c.id.in_(chunk))
         for answer_id in connection.scalars(wanted):
             del recorded[answer_id]
-    rows = [{"id": key, "reason": reason, "at": now} for key, reason in recorded.items()]
+    rows = [{"id": key, "reason": reason, "at": selection.at} for key, reason in recorded.items()]
     if rows:
         connection.execute(suggestions_table.insert(), rows)
     return recorded
@@ -175,65 +233,6 @@ def _read(
                 )
             )
     return suggestions
-
-
-def write_suggestions(path: Path, suggestions: Sequence[Suggestion]) -> None:
-    """Write a CSV table with an empty column for the label, which `feedback add` reads.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    header = (ID, LABEL, "predicted", "probability", "version", "answered_" + AT, "sha256", "image")
-    rows = [
-        (
-            each.id,
-            "",
-            each.predicted,
-            f"{each.probability:.4f}",
-            each.version,
-            datetime.fromtimestamp(each.at, UTC).isoformat(timespec="seconds"),
-            "" if each.sha256 is None else each.sha256.hex(),
-            "" if each.image is None else str(each.image),
-        )
-        for each in suggestions
-    ]
-    write_table(path, header, rows)
-
-
-def write_tasks(path: Path, suggestions: Sequence[Suggestion], classes: Sequence[str]) -> None:
-    """Write tasks for Label Studio, which contain the images, and the labelling configuration.
-
-    The configuration is written beside the tasks, with the suffix `.xml`.
-
-    Raises:
-        UserError: a file cannot be written.
-    """
-    tasks = [
-        {"data": {TASK_ID: each.id, "image": _embed(each.image)}}
-        for each in suggestions
-        if each.image is not None
-    ]
-    write_text(path, json.dumps(tasks))
-    write_text(path.with_suffix(".xml"), make_config(classes))
-
-
-def make_config(classes: Sequence[str]) -> str:
-    """Return the labelling configuration of Label Studio for the classes."""
-    from xml.sax.saxutils import quoteattr
-
-    choices = "\n".join(f"    <Choice value={quoteattr(name)}/>" for name in classes)
-    return (
-        '<View>\n  <Image name="image" value="$image"/>\n'
-        f'  <Choices name="{LABEL}" toName="image" choice="single" showInLine="true">\n'
-        f"{choices}\n  </Choices>\n</View>\n"
-    )
-
-
-def _embed(image: Path) -> str:
-    """Return an image as a data URL."""
-    data = image.read_bytes()
-    mime = next((name for magic, name in _MIME.items() if data.startswith(magic)), "image/*")
-    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
 
 
 def summarize(suggestions: Sequence[Suggestion]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ EXPERIMENT = "eyevsai-retraining"
 ABOUT = "State of the retraining of each model: `eyevsai watch NAME`."
 MODEL = "eyevsai.retraining_of"  # tag of a run: the registered model
 RECORD = "eyevsai.retraining"  # tag of a run: the state, as JSON
+ALERTS = "eyevsai.unsent_alerts"  # tag of a run: the outbox of its alerts, as JSON
 STATE, DETAILS = "state", "details"  # tags for people
 CANDIDATE = "candidate"  # alias of a version that passed the promotion checks
 MAX_RECORD = 4900  # characters of a tag that all versions of MLflow store
@@ -48,33 +49,59 @@ class RetrainingRun:
         Raises:
             JobError: the tag was changed, and is not valid JSON.
         """
-        text = self.client.get_run(self.run_id).data.tags.get(RECORD, "{}")
+        return self._load(RECORD)
+
+    def load_alerts(self) -> dict[str, Any]:
+        """Return the stored outbox of alerts as JSON values; {} if there is none yet.
+
+        Raises:
+            JobError: the tag was changed, and is not valid JSON.
+        """
+        return self._load(ALERTS)
+
+    def _load(self, name: str) -> dict[str, Any]:
+        text = self.client.get_run(self.run_id).data.tags.get(name, "{}")
         try:
             values = json.loads(text)
         except ValueError as error:
             raise JobError(
-                f"The tag {RECORD} of run {self.run_id} was changed by hand: it is not valid JSON. "
+                f"The tag {name} of run {self.run_id} was changed by hand: it is not valid JSON. "
                 "Correct it, or delete the tag to begin anew."
             ) from error
         if not isinstance(values, dict):
-            raise JobError(f"The tag {RECORD} of run {self.run_id} is no JSON object. Delete it.")
+            raise JobError(f"The tag {name} of run {self.run_id} is no JSON object. Delete it.")
         return values
 
-    def save(self, values: Mapping[str, Any], state: str, details: str) -> None:
+    def save(
+        self,
+        values: Mapping[str, Any],
+        state: str,
+        details: str,
+        alerts: Mapping[str, Any] | None = None,
+    ) -> None:
         """Store the state, and a sentence about it for people, in one request.
 
         Args:
             values: JSON values of the state.
             state: name of the state.
             details: reasons, version and error in a few words.
+            alerts: JSON values of the outbox; None to leave it as it is.
 
         Raises:
             JobError: the state is too large for a tag.
         """
-        text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
-        if len(text) > MAX_RECORD:
-            raise JobError(f"The state of the retraining has {len(text)} characters: too many.")
-        tags = {RECORD: text, STATE: state, DETAILS: details[:MAX_RECORD]}
+        tags = {RECORD: _encode(values, "state"), STATE: state, DETAILS: details[:MAX_RECORD]}
+        self._save(tags if alerts is None else tags | {ALERTS: _encode(alerts, "outbox")})
+
+    def save_alerts(self, values: Mapping[str, Any]) -> None:
+        """Store the outbox of alerts.
+
+        Raises:
+            JobError: it is too large for a tag.
+        """
+        self._save({ALERTS: _encode(values, "outbox")})
+
+    def _save(self, tags: Mapping[str, str]) -> None:
         run_tags = [RunTag(name, value) for name, value in tags.items()]
         retry_on_conflict(lambda: self.client.log_batch(self.run_id, tags=run_tags))
 
@@ -89,6 +116,14 @@ class RetrainingRun:
     def log_json(self, name: str, content: Any) -> None:
         """Log a value as a JSON artifact at the path `name`."""
         self.client.log_dict(self.run_id, content, name)
+
+
+def _encode(values: Mapping[str, Any], what: str) -> str:
+    """Return values as JSON; raise JobError if they are too large for a tag."""
+    text = json.dumps(values, separators=(",", ":"), ensure_ascii=False)
+    if len(text) > MAX_RECORD:
+        raise JobError(f"The {what} of the retraining has {len(text)} characters: too many.")
+    return text
 
 
 def find_retraining_run(client: MlflowClient, name: str) -> RetrainingRun | None:

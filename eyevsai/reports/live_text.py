@@ -26,7 +26,7 @@ def describe_risk(risk: Mapping[str, Any]) -> str:
     verdict = "exceeds" if risk["is_exceeded"] else "is not shown to exceed"
     return (
         f"{risk['errors']} of {risk['labels']} labelled answers are wrong; the error rate {verdict}"
-        f" the limit of {risk['limit']:.3f} (log evidence {risk['log_evidence']:.1f}, alert from "
+        f" the limit of {risk['limit']:.1%} (log evidence {risk['log_evidence']:.1f}, alert from "
         "4.6)."
     )
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from eyevsai.retraining.settings import RetrainingPolicy
 
 WEEK_S, HOUR_S = 7 * 86400.0, 3600.0
-BACKOFF_S = (1 * HOUR_S, 6 * HOUR_S)  # pauses after the first and the second failure
-MAX_FAILURES = 3  # consecutive failures after which a person has to start again
+# Pauses after consecutive failures. The failure after the last pause stops the retraining until a
+# person starts it again.
+BACKOFF_S = (1 * HOUR_S, 6 * HOUR_S)
+MAX_FAILURES = len(BACKOFF_S) + 1
 
 
 @dataclass(frozen=True)

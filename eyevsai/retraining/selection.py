@@ -91,6 +91,20 @@ def select_images(
     return Selection(splits, unused)
 
 
+def choose_valid_fraction(new: int, old: int, fraction: float) -> float:
+    """Return the share of the new images that becomes valid: none while they are few.
+
+    A few images among many others in valid change neither the choice of an epoch or a setting nor
+    the temperature; in training, each one counts.
+
+    Args:
+        new: number of images from the traffic.
+        old: number of other training images.
+        fraction: share of valid in the training of the version in Production.
+    """
+    return fraction if new >= old else 0.0
+
+
 def _drop_copies(
     members: Sequence[NewImage], base: Collection[str], unused: dict[str, Unused]
 ) -> list[NewImage]:

@@ -1,4 +1,6 @@
-"""A copy of the project with a store of its own, in which `mlflow run` is what a person types."""
+"""A copy of the project, in which `mlflow run` is what a person types, and a store with a version
+in Production.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,53 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, copy_trained, once
+from tests.e2e.stripes import NAME, evaluate_and_promote, train_version
+from tests.served import Served
 
 MlflowRun = Callable[..., "subprocess.CompletedProcess[str]"]
 QUICK = ("-P", "epochs=2", "-P", "width=8", "-P", "threads=1")
+
+
+@pytest.fixture(scope="session")
+def served_store(
+    tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_dir: Path
+) -> Path:
+    """Return a folder with a store of one version in Production; never write to it."""
+
+    def build(folder: Path) -> None:
+        evaluate_and_promote(train_version(folder, template_store, cache_dir))
+
+    return once(tmp_path_factory, "served", build)
+
+
+@pytest.fixture
+def served_project(served_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of `served_store`, as the current folder, which has an inference log: a module
+    makes it its `workplace`. The copied run names the images of the original.
+    """
+    folder = copy_trained(served_store, tmp_path / "project", monkeypatch)
+    monkeypatch.setenv("EYEVSAI_LOG", f"sqlite:///{folder / 'log.db'}")
+    return folder
+
+
+@pytest.fixture
+def served(workplace: Path) -> Served:
+    """Return the inference log of the served version, to which a test adds answers."""
+    return Served(workplace / "log.db", NAME)
+
+
+@pytest.fixture
+def steps_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the steps of a retraining in this process."""
+    from eyevsai.executors import base
+    from eyevsai.workflows.watch import steps
+    from tests.in_process_executor import InProcessExecutor
+
+    monkeypatch.setattr(
+        steps, "make_executor", lambda settings, max_workers: InProcessExecutor(max_workers)
+    )
+    monkeypatch.setattr(base, "POLL_S", 0.01)
 
 
 @pytest.fixture

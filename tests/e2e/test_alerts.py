@@ -19,22 +19,20 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.conftest import ROOT, SMALL, copy_store, find_port, write_images
-from tests.invoke import invoke
+from tests.conftest import ROOT, find_port
+from tests.e2e.stripes import COUNTS, evaluate_and_promote, train_version
+from tests.e2e.stripes import NAME as MODEL
 from tests.promql import find_missing, list_series, list_uses, read_dashboard, read_rules
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.*"))
 PAGE = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
-MODEL = "stripes-deep_v1-standard"
-COUNTS = {"across": 100, "down": 100, "wide": 100}  # enough test images for a drift reference
 NUM_IMAGES = 60  # enough for a window of `monitor live`
 START_S = 120.0
 # panels that show something of a server without a rollout and without failures
@@ -106,23 +104,13 @@ def server(
     template_store: Path, cache_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("alerts")
-    copy_store(template_store, folder)
-    images = write_images(folder / "data" / "stripes", COUNTS)
-    env = {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-        "EYEVSAI_CACHE": str(cache_dir),
-        "EYEVSAI_STATE": str(folder / "state"),
-    }
-    run = partial(invoke, folder, **env)
-    flags = (*SMALL, "--epochs", "8", "--test-fraction", "0.4")
-    run("train", "--model", "deep_v1", "--data", str(images), *flags)
-    run("evaluate", f"{MODEL}/1", "--corruption-images", "0")
-    run("promote", f"{MODEL}/1", "--reason", "a test")
+    run = train_version(folder, template_store, cache_dir)
+    evaluate_and_promote(run)
     url = f"http://127.0.0.1:{(port := find_port())}"
     command = [sys.executable, "-m", "eyevsai", "serve", MODEL, "--port", str(port)]
-    with started(command, folder, **env) as (process, log):
+    with started(command, folder, **run.keywords) as (process, log):
         wait_for(lambda: get(f"{url}/ready") is not None, process, log)
-        paths = sorted(images.rglob("*.png"))[:: sum(COUNTS.values()) // NUM_IMAGES]
+        paths = sorted((folder / "data").rglob("*.png"))[:: sum(COUNTS.values()) // NUM_IMAGES]
         answers = [json.loads(get(f"{url}/v1/predict", path.read_bytes())) for path in paths]
         labels = [
             {"id": answer["id"], "label": path.parent.name, "source": "person:ada"}

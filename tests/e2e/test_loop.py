@@ -20,10 +20,8 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from tests.conftest import ROOT, Eyevsai, copy_trained, eyevsai_in, find_port
-from tests.e2e.test_watch import NAME, draw, served_store
-
-__all__ = ["served_store"]  # a fixture
+from tests.conftest import ROOT, Eyevsai, eyevsai_in, find_port
+from tests.e2e.stripes import NAME, draw
 
 # one worker: a test moves the images of the shared store
 pytestmark = pytest.mark.xdist_group("watch")
@@ -103,12 +101,10 @@ def serving(folder: Path) -> Iterator[Client]:
 
 
 @pytest.fixture
-def workplace(served_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = copy_trained(served_store, tmp_path / "project", monkeypatch)
-    monkeypatch.setenv("EYEVSAI_LOG", f"sqlite:///{folder / 'log.db'}")
-    (folder / "retraining.toml").write_text(POLICY)
-    (folder / "rollout.toml").write_text(ROLLOUT)
-    return folder
+def workplace(served_project: Path) -> Path:
+    (served_project / "retraining.toml").write_text(POLICY)
+    (served_project / "rollout.toml").write_text(ROLLOUT)
+    return served_project
 
 
 def watch(eyevsai: Eyevsai) -> dict[str, Any]:

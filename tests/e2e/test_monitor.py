@@ -15,19 +15,15 @@ from eyevsai.serving.model_dir import REFERENCE_FOLDER
 from tests.conftest import (
     SMALL,
     Eyevsai,
-    copy_store,
     copy_trained,
     experiments,
     move_paths,
     once,
     write_images,
 )
+from tests.e2e.stripes import NAME, VERSION, train_version
 from tests.html_pages import check_self_contained
 from tests.invoke import invoke
-
-COUNTS = {"across": 100, "down": 100, "wide": 100}
-NAME = "stripes-deep_v1-standard"
-VERSION = f"{NAME}/1"
 
 
 @pytest.fixture(scope="session")
@@ -37,19 +33,11 @@ def evaluated_store(
     """Return a folder with a store of one version, evaluated on 120 images; never write to it."""
 
     def build(folder: Path) -> None:
-        copy_store(template_store, folder)
-        images = write_images(folder / "data" / "stripes", COUNTS)
-        env = {
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-            "EYEVSAI_CACHE": str(cache_dir),
-            "EYEVSAI_STATE": str(folder / "state"),
-        }
-        flags = (*SMALL, "--epochs", "8", "--test-fraction", "0.4")
-        invoke(folder, "train", "--model", "deep_v1", "--data", str(images), *flags, **env)
+        run = train_version(folder, template_store, cache_dir)
         copy = folder.parent / "trained_only"
         shutil.copytree(folder, copy)
         move_paths(copy / "mlflow.db", folder, copy)
-        invoke(folder, "evaluate", VERSION, "--corruption-images", "0", **env)
+        run("evaluate", VERSION, "--corruption-images", "0")
 
     return once(tmp_path_factory, "evaluated", build)
 

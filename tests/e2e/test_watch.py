@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,25 +19,16 @@ from eyevsai.retraining.record import Action, Retraining, State
 from eyevsai.rollout.policy import RolloutPolicy
 from eyevsai.rollout.state import Event, Kind, RolloutState, transition
 from eyevsai.serving.rollout_log import StoredRolloutLog
+from eyevsai.workflows.monitor.webhook import sign
 from eyevsai.workflows.watch import watch as watch_module
-from tests.conftest import (
-    SMALL,
-    Eyevsai,
-    copy_store,
-    copy_trained,
-    draw_image,
-    once,
-    write_images,
-)
+from tests.conftest import Eyevsai, find_port, write_images
+from tests.e2e.stripes import CLASSES, NAME, draw
 from tests.html_pages import check_self_contained
-from tests.invoke import invoke
+from tests.receiver import SECRET, receiving
 from tests.served import Served
 
 # one worker: a test moves the images of the shared store
 pytestmark = pytest.mark.xdist_group("watch")
-CLASSES = ("across", "down", "wide")
-COUNTS = dict.fromkeys(CLASSES, 100)
-NAME = "stripes-deep_v1-standard"
 POLICY = """
 min_labels = 40
 new_labels = 1000
@@ -49,62 +41,11 @@ epochs = 8
 """
 
 
-@pytest.fixture(scope="session")
-def served_store(
-    tmp_path_factory: pytest.TempPathFactory, template_store: Path, cache_dir: Path
-) -> Path:
-    """Return a folder with a store of one version in Production; never write to it."""
-
-    def build(folder: Path) -> None:
-        copy_store(template_store, folder)
-        images = write_images(folder / "data" / "stripes", COUNTS)
-        env = {
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-            "EYEVSAI_CACHE": str(cache_dir),
-            "EYEVSAI_STATE": str(folder / "state"),
-        }
-        flags = (*SMALL, "--epochs", "8", "--test-fraction", "0.4")
-        invoke(folder, "train", "--model", "deep_v1", "--data", str(images), *flags, **env)
-        invoke(folder, "evaluate", f"{NAME}/1", "--corruption-images", "0", **env)
-        invoke(folder, "promote", f"{NAME}/1", **env)
-
-    return once(tmp_path_factory, "served", build)
-
-
 @pytest.fixture
-def workplace(served_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = copy_trained(served_store, tmp_path / "project", monkeypatch)
-    # the copied run names the folder of the original, which has the images
-    (folder / "retraining.toml").write_text(POLICY)
-    (folder / "promotion.toml").write_text("tolerance = 0.02\n")
-    return folder
-
-
-@pytest.fixture
-def served(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
-    monkeypatch.setenv("EYEVSAI_LOG", f"sqlite:///{workplace / 'log.db'}")
-    return Served(workplace / "log.db", NAME)
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the steps of a retraining in this process."""
-    from eyevsai.executors import base
-    from eyevsai.workflows.watch import actions
-    from tests.in_process_executor import InProcessExecutor
-
-    monkeypatch.setattr(
-        actions, "make_executor", lambda settings, max_workers: InProcessExecutor(max_workers)
-    )
-    monkeypatch.setattr(base, "POLL_S", 0.01)
-
-
-def draw(count: int, start: int, *, is_shifted: bool = False) -> tuple[list[np.ndarray], list[str]]:
-    """Return images of all classes in turn, and their classes; shifted ones are dark negatives."""
-    images = [draw_image(index % 3, start + index // 3) for index in range(count)]
-    if is_shifted:
-        images = [(255 - image) // 2 for image in images]
-    return images, [CLASSES[index % 3] for index in range(count)]
+def workplace(served_project: Path) -> Path:
+    (served_project / "retraining.toml").write_text(POLICY)
+    (served_project / "promotion.toml").write_text("tolerance = 0.02\n")
+    return served_project
 
 
 def state_of(name: str = NAME) -> Retraining:
@@ -165,7 +106,7 @@ def test_risk_uses_only_answers_that_were_drawn(eyevsai: Eyevsai, served: Served
 
 
 @pytest.mark.processes("more than 64 images are decoded in worker processes")
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("steps_in_process")
 def test_closed_loop(eyevsai: Eyevsai, served: Served, workplace: Path) -> None:
     """Drift, request, labels, retraining, gate, candidate, and a person who promotes it."""
     served.answer(draw(240, 500)[0])
@@ -215,7 +156,7 @@ def read_answers(served: Served, ids: list[str]) -> list[Any]:
 
 
 @pytest.mark.processes("more than 64 images are decoded in worker processes")
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("steps_in_process")
 @pytest.mark.parametrize("action", [Action.FREEZE, Action.TRAIN, Action.EVALUATE, Action.CHECK])
 def test_watch_continues_after_a_kill_in_each_state(
     action: Action, eyevsai: Eyevsai, served: Served, monkeypatch: pytest.MonkeyPatch
@@ -247,7 +188,7 @@ def test_watch_continues_after_a_kill_in_each_state(
 
 
 @pytest.mark.processes("more than 64 images are decoded in worker processes")
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("steps_in_process")
 def test_candidate_waits_for_another_rollout_and_its_own_is_not_repeated(
     eyevsai: Eyevsai, served: Served, workplace: Path
 ) -> None:
@@ -279,7 +220,7 @@ def test_candidate_waits_for_another_rollout_and_its_own_is_not_repeated(
 
 
 @pytest.mark.processes("more than 64 images are decoded in worker processes")
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("steps_in_process")
 def test_worse_model_is_refused(eyevsai: Eyevsai, served: Served, workplace: Path) -> None:
     """Labels of one flooding source are wrong: the gate refuses what was trained on them."""
     (workplace / "retraining.toml").write_text(POLICY + "label_smoothing = 0.0\n")
@@ -295,7 +236,7 @@ def test_worse_model_is_refused(eyevsai: Eyevsai, served: Served, workplace: Pat
 
 
 @pytest.mark.processes("more than 64 images are decoded in worker processes")
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("steps_in_process")
 def test_missing_data_folder_is_a_failure_that_is_retried_later(
     eyevsai: Eyevsai, served: Served, workplace: Path, served_store: Path
 ) -> None:
@@ -316,7 +257,7 @@ def test_missing_data_folder_is_a_failure_that_is_retried_later(
     assert result["state"] == "waiting", result
 
 
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("steps_in_process")
 def test_three_failures_stop_the_retraining(
     eyevsai: Eyevsai, served: Served, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,7 +276,7 @@ def test_three_failures_stop_the_retraining(
     assert sum("-> failed" in each["reason"] for each in log) == 2
 
 
-@pytest.mark.usefixtures("in_process")
+@pytest.mark.usefixtures("steps_in_process")
 def test_labels_that_do_not_count(eyevsai: Eyevsai, served: Served) -> None:
     """Repeated, contradictory and unknown labels, and those of unknown ids, start nothing."""
     shifted, labels = draw(120, 900, is_shifted=True)
@@ -363,8 +304,6 @@ def test_only_one_of_eight_watchers_works(
 
     def acquire(_: int) -> bool:
         with holding(LogStore.open(served.url), uri, NAME) as lease:
-            import time
-
             time.sleep(1.0 if lease else 0.0)
             return lease is not None
 
@@ -375,6 +314,43 @@ def test_only_one_of_eight_watchers_works(
         result = read(eyevsai("watch", NAME, "--json"))
     assert result["state"] == "busy"
     assert MlflowClient().get_experiment_by_name(EXPERIMENT) is None
+
+
+def test_alerts_arrive_when_the_receiver_is_back(
+    eyevsai: Eyevsai, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that cannot be sent is sent once by a later call, after a pause."""
+    port = find_port()
+    monkeypatch.setenv("EYEVSAI_WEBHOOK", f"http://127.0.0.1:{port}/hook")
+    monkeypatch.setenv("EYEVSAI_WEBHOOK_SECRET", SECRET)
+    served.answer(draw(300, 900, is_shifted=True)[0])
+    output = eyevsai("watch", NAME, "--json")
+    assert (read(output)["state"], read(output)["unsent"]) == ("needs_labels", 1)
+    assert "Later calls try again; waiting: 1." in " ".join(output.stderr.split())
+    with receiving(port) as received:
+        assert read(eyevsai("watch", NAME, "--json"))["unsent"] == 1  # within the pause
+        assert received.requests == []
+        run = find_retraining_run(MlflowClient(), NAME)
+        assert run is not None
+        run.save_alerts(run.load_alerts() | {"retry_at": 0.0})  # the pause is over
+        received.code = 500
+        assert read(eyevsai("watch", NAME, "--json"))["unsent"] == 1
+        run.save_alerts(run.load_alerts() | {"retry_at": 0.0})
+        received.code = 204
+        for _ in range(2):
+            assert read(eyevsai("watch", NAME, "--json"))["unsent"] == 0
+    first, second = (json.loads(body) for _, _, body in received.requests)
+    assert first == second  # the receiver knows by the id that it is the same message
+    assert [each["name"] for each in second["alerts"]] == alerts_of(eyevsai)
+    _, signature, body = received.requests[-1]
+    timestamp = int(signature.removeprefix("t=").partition(",")[0])
+    assert signature == sign(SECRET, body, timestamp)
+    assert abs(time.time() - timestamp) < 300  # signed when it was sent
+
+
+def alerts_of(eyevsai: Eyevsai) -> list[str]:
+    report = read(eyevsai("monitor", "live", NAME, "--json", code=1))
+    return [each["name"] for each in report["alerts"]]
 
 
 @pytest.mark.slow

@@ -14,13 +14,8 @@ from eyevsai.inference_log.labels import LabelReader
 from eyevsai.inference_log.retention import DAY_S
 from eyevsai.inference_log.settings import LogSettings, SuggestSettings
 from eyevsai.inference_log.store import open_log
-from eyevsai.inference_log.suggestions import (
-    suggest,
-    summarize,
-    withdraw,
-    write_suggestions,
-    write_tasks,
-)
+from eyevsai.inference_log.suggestion_files import write_suggestions, write_tasks
+from eyevsai.inference_log.suggestions import suggest, summarize, withdraw
 
 
 def suggest_labels(name: str, settings: SuggestSettings) -> tuple[Path, dict[str, int]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from eyevsai.core.errors import UserError, write_error
 from eyevsai.core.json import to_json
@@ -136,11 +137,19 @@ def record_alerts(client: Client, measured: LiveMeasurement) -> str | None:
         client: client of the store.
         measured: measurement of the model.
     """
-    names = names_of(measured.alerts) or NO_ALERTS
+    return record_change(client, measured) if have_changed(client, measured) else None
+
+
+def have_changed(client: Client, measured: LiveMeasurement) -> bool:
+    """Return True if the alerts of a model are not those of its last audit entry."""
     entries = [each for each in read_log(client, measured.model) if each.action == ALERT]
     before = entries[-1].reason if entries else NO_ALERTS
-    if names == before:
-        return None
+    return (names_of(measured.alerts) or NO_ALERTS) != before
+
+
+def record_change(client: Client, measured: LiveMeasurement) -> str:
+    """Add an audit entry with the alerts of a model; return the id of its run."""
+    names = names_of(measured.alerts) or NO_ALERTS
     tags = {
         model_tag(measured.model): str(measured.version),
         "model": measured.model,
@@ -173,19 +182,30 @@ def send_alerts(
     """
     if settings.webhook is None or secret is None or not alerts:
         return None
-    content = {
+    try:
+        send_webhook(settings.webhook, secret, make_message(model, alerts, details))
+    except UserError as error:
+        log.error("%s", error)
+        return str(error)
+    return "sent"
+
+
+def make_message(model: str, alerts: list[Alert], details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a message about alerts; a receiver finds repeated ones by its id.
+
+    Args:
+        model: name of the registered model.
+        alerts: active alerts.
+        details: JSON values of the measurement, of which the version and the risk are sent.
+    """
+    return {
+        "id": uuid4().hex,
         "model": model,
         "version": details.get("version"),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "alerts": to_json(alerts),
         "risk": details.get("risk"),
     }
-    try:
-        send_webhook(settings.webhook, secret, content)
-    except UserError as error:
-        log.error("%s", error)
-        return str(error)
-    return "sent"
 
 
 def _write_page(path: Path, measured: LiveMeasurement) -> None:

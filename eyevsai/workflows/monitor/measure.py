@@ -48,6 +48,7 @@ class LiveMeasurement:
     alerts: list[Alert]
     limits: Limits
     evaluated: float  # accuracy on the reference
+    alpha: float  # probability of a false alarm of drift in each window
 
     @property
     def answers(self) -> int:
@@ -91,6 +92,7 @@ class LiveMeasurement:
             "evaluated_accuracy": self.evaluated,
             "alerts": to_json(self.alerts),
             "limits": to_json(self.limits),
+            "alpha": self.alpha,
             "risk": self.risk.to_json(),
             "labels": self.labels,
             "notes": self.notes,
@@ -156,6 +158,7 @@ def measure(
         find_alerts(windows, risk, limits, until),
         limits,
         live.reference.baseline.accuracy,
+        settings.alpha,
     )
 
 

@@ -16,7 +16,13 @@ from eyevsai.core.errors import JobError
 from eyevsai.data.catalog import DatasetFolder
 from eyevsai.data.curation import Sample, curate
 from eyevsai.data.dataset import Dataset
-from eyevsai.retraining.selection import BaseGroups, NewImage, select_images
+from eyevsai.retraining.selection import (
+    TRAIN,
+    BaseGroups,
+    NewImage,
+    choose_valid_fraction,
+    select_images,
+)
 from eyevsai.workflows.trained_model import TrainedModel
 from eyevsai.workflows.watch.frozen_data import (
     DATA,
@@ -50,7 +56,8 @@ def freeze_data(
     Args:
         base: version in Production.
         images: labelled images.
-        shares: share of the new images in `recent`, and of the others in valid.
+        shares: share of the new images in `recent`, and of the others in valid; see
+            `choose_valid_fraction`.
         root: folder of all frozen data.
 
     Raises:
@@ -93,6 +100,7 @@ class _Freezer:
         self._place_current({each.sha256: each.label for each in images})
         new = self._place_new(images)
         samples, damaged = self._curate()
+        recent, valid = shares
         selection = select_images(
             [
                 NewImage(path, each.label, samples[path].copy, samples[path].record.pixels)
@@ -100,7 +108,8 @@ class _Freezer:
                 if path in samples
             ],
             self._group(samples),
-            *shares,
+            recent,
+            choose_valid_fraction(*self._count(len(new)), valid),
         )
         for path in new.keys() - selection.splits.keys():
             (self.folder / DATA / path).unlink()
@@ -157,6 +166,16 @@ class _Freezer:
         table.unlink()
         samples = {each.name.partition("/")[2]: each for each in curated.samples}
         return samples, len(curated.bad)
+
+    def _count(self, added: int) -> tuple[int, int]:
+        """Return the number of images from the traffic, and that of other training images.
+
+        Args:
+            added: images from the traffic that the dataset does not have yet.
+        """
+        train = [path for path, (_, split) in self.current.items() if split == TRAIN]
+        earlier = sum(path.startswith(f"{NEW}/") for path in train)
+        return earlier + added, len(train) - earlier
 
     def _group(self, samples: dict[str, Sample]) -> BaseGroups:
         """Return splits, classes and pixels of the dataset's images by duplicate group."""

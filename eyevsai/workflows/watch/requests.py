@@ -8,22 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eyevsai.core.atomic_dir import atomic_output_dir
+from eyevsai.core.atomic_dir import atomic_output_dir, write_atomically
+from eyevsai.core.errors import write_error
 from eyevsai.inference_log.images import find_folder
 from eyevsai.inference_log.settings import SuggestSettings
 from eyevsai.inference_log.store import LogStore
+from eyevsai.inference_log.suggestion_files import write_suggestions, write_tasks
 from eyevsai.inference_log.suggestions import (
-    suggest,
+    Selection,
+    record_selection,
+    select_answers,
     summarize,
-    withdraw,
-    write_suggestions,
-    write_tasks,
+    withdraw_selection,
 )
 from eyevsai.workflows.watch.settings import WatchSettings
 
 log = logging.getLogger("eyevsai")
 
 TABLE, TASKS, COUNTS = "labels.csv", "label_studio.json", "counts.json"
+INTENT = "request.json"  # selection of a request whose folder is not written yet
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,8 @@ def request_labels(
     """Select answers, half of them at random, and write them as CSV and for Label Studio.
 
     Answers with a stored image come first: only they can be trained on. A request that an earlier
-    call has written is returned again.
+    call has written is returned again. The selection of one that was killed before that is
+    withdrawn: an answer that is recorded as selected is never selected again.
 
     Args:
         store: inference log.
@@ -62,27 +66,53 @@ def request_labels(
         LogUnavailableError: the database is unreachable.
         UserError: the folder cannot be written.
     """
-    if (folder / COUNTS).is_file():
-        return LabelRequest(folder, json.loads((folder / COUNTS).read_text(encoding="utf-8")))
-    images, share = find_folder(store, settings.images_dir), SuggestSettings().random_share
-    selected = suggest(
-        store, model, count, random_share=share, folder=images, with_image=images is not None
-    )
-    if not selected:
-        log.warning(
-            "No image of %s is stored: labels show its error rate, but nothing can be trained on. "
-            "Serve it with --keep-images 0.05.",
-            model,
-        )
-        selected = suggest(store, model, count, random_share=share)
-    counts = summarize(selected)
+    intent = folder.with_name(INTENT)
     try:
+        _withdraw_unfinished(store, intent)
+        if (folder / COUNTS).is_file():
+            return LabelRequest(folder, json.loads((folder / COUNTS).read_text(encoding="utf-8")))
+        images = find_folder(store, settings.images_dir)
+        selection = _select(store, model, count, with_image=images is not None)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        content = {"folder": folder.name, **vars(selection)}
+        write_atomically(intent, json.dumps(content), durable=True)
+    except OSError as error:
+        raise write_error(intent, error, "Choose another --retraining-dir.") from error
+    try:
+        selected = record_selection(store, selection, images)
+        counts = summarize(selected)
         with atomic_output_dir(folder, "--retraining-dir") as temporary:
             write_suggestions(temporary / TABLE, selected)
             write_tasks(temporary / TASKS, selected, store.classes(model))
             (temporary / COUNTS).write_text(json.dumps(counts), encoding="utf-8")
             temporary.replace(folder)
     except BaseException:
-        withdraw(store, selected)
+        _withdraw_unfinished(store, intent)
         raise
+    intent.unlink(missing_ok=True)
     return LabelRequest(folder, counts)
+
+
+def _withdraw_unfinished(store: LogStore, intent: Path) -> None:
+    """Withdraw the selection of a request whose folder was never written; delete its file."""
+    try:
+        content = json.loads(intent.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    if not (intent.with_name(content["folder"]) / COUNTS).is_file():
+        withdraw_selection(store, Selection(content["at"], content["reasons"]))
+    intent.unlink()
+
+
+def _select(store: LogStore, model: str, count: int, *, with_image: bool) -> Selection:
+    """Select answers with a stored image; if there are none, any answers."""
+    share = SuggestSettings().random_share
+    selection = select_answers(store, model, count, random_share=share, with_image=with_image)
+    if selection.reasons:
+        return selection
+    log.warning(
+        "No image of %s is stored: labels show its error rate, but nothing can be trained on. "
+        "Serve it with --keep-images 0.05.",
+        model,
+    )
+    return select_answers(store, model, count, random_share=share)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,11 +25,13 @@ from eyevsai.store.tags import JOB
 from eyevsai.workflows.job_context import job_context
 from eyevsai.workflows.monitor.alerts import PAGE, RETRAINING, Alert
 from eyevsai.workflows.monitor.gauges import HELP, list_gauges, list_state_gauges
-from eyevsai.workflows.monitor.live import load_live_version, record_alerts, send_alerts
-from eyevsai.workflows.monitor.measure import LiveMeasurement, LiveVersion
+from eyevsai.workflows.monitor.live import have_changed, load_live_version, record_change
+from eyevsai.workflows.monitor.measure import LiveMeasurement
 from eyevsai.workflows.monitor.webhook import read_webhook_secret
-from eyevsai.workflows.watch.actions import Actions
+from eyevsai.workflows.watch.actions import HANDLERS
+from eyevsai.workflows.watch.context import WatchContext
 from eyevsai.workflows.watch.lease import HeldLease, holding
+from eyevsai.workflows.watch.notify import Notifier
 from eyevsai.workflows.watch.observe import measure_for_policy, observe
 from eyevsai.workflows.watch.settings import WatchSettings, read_watch_policy
 
@@ -52,6 +54,7 @@ class WatchResult:
     outcome: str = ""  # of the last cycle
     version: int | None = None  # that the current cycle trained
     alerts: tuple[str, ...] = ()
+    unsent: int = 0  # messages that the receiver of the webhook has not got yet
     run_id: str | None = None  # run with the state
 
     @property
@@ -93,10 +96,8 @@ def watch(settings: WatchSettings, run_id: str | None = None) -> WatchResult:
                     result = WatchResult(live.model, BUSY, (), "another watcher works on it.")
                 else:
                     state_run = open_retraining_run(client, live.model)
-                    actions = Actions(
-                        job, client, store, settings, policy, state_run, live.model, live.number
-                    )
-                    result = _Watcher(actions, live, lease, secret).run()
+                    context = WatchContext(job, client, store, settings, policy, state_run, live)
+                    result = _Watcher(context, lease, secret).run()
             _tag_call(client, run_id, result)
         return result
 
@@ -126,25 +127,23 @@ class _Watcher:
     """One call on one model, with its lease.
 
     Args:
-        actions: actions on the model.
-        live: version in Production.
+        context: the model, and what actions on it need.
         lease: lease of the model.
         secret: secret of the webhook; None without one.
     """
 
-    def __init__(
-        self, actions: Actions, live: LiveVersion, lease: HeldLease, secret: str | None
-    ) -> None:
-        self.actions, self.live, self.lease, self.secret = actions, live, lease, secret
-        self.settings, self.rules = actions.settings, actions.policy.rules
-        self.record = Retraining.from_json(actions.run.load())
+    def __init__(self, context: WatchContext, lease: HeldLease, secret: str | None) -> None:
+        self.context, self.live, self.lease = context, context.live, lease
+        self.settings, self.rules = context.settings, context.policy.rules
+        self.record = Retraining.from_json(context.run.load())
+        self.notifier = Notifier(context, secret, lease.check)
         self.changes = list[str]()
 
     def run(self) -> WatchResult:
         """Monitor, then act until nothing is due."""
         self._save(elapse(self.record, self.rules, time.time()))
         measured = self._measure()
-        observed = observe(self.actions, self.live, measured, self.record.labels_until)
+        observed = observe(self.context, measured, self.record.labels_until)
         self._save(advance(self.record, observed, time.time()))
         text = self._act()
         self._report(measured)
@@ -156,15 +155,19 @@ class _Watcher:
             self.record.outcome,
             self.record.version,
             tuple(each.name for each in measured.alerts),
-            self.actions.run.run_id,
+            len(self.notifier.outbox.pending),
+            self.context.run.run_id,
         )
 
     def _measure(self) -> LiveMeasurement:
         """Measure the live model; changed alerts are recorded and sent."""
-        measured = measure_for_policy(self.actions, self.live)
-        if record_alerts(self.actions.client, measured) is not None:
-            self._send(measured.alerts, measured.to_json())
-        self.actions.run.log_metrics(measured.metrics())
+        measured = measure_for_policy(self.context)
+        if have_changed(self.context.client, measured):
+            # before the audit entry: after it, the alerts have not changed any more
+            self.notifier.post(measured.alerts, measured.to_json())
+            record_change(self.context.client, measured)
+        self.notifier.send()
+        self.context.run.log_metrics(measured.metrics())
         return measured
 
     def _act(self) -> str:
@@ -185,26 +188,12 @@ class _Watcher:
         """Return the event of an action; `Failed` if it raises an error."""
         began_at = time.monotonic()
         try:
-            return self._handlers()[action](self.record)
+            return HANDLERS[action](self.context, self.record)
         except Exception as error:
             if not isinstance(error, UserError):
                 log.exception("Unexpected error, a bug in eyevsai; please report it")
             text = str(error) if isinstance(error, UserError) else f"{action}: {first_line(error)}"
             return Failed(text[:MAX_TEXT], time.monotonic() - began_at)
-
-    def _handlers(self) -> dict[Action, Callable[[Retraining], Event | None]]:
-        actions, classes = self.actions, self.live.reference.classes
-        return {
-            Action.REQUEST_LABELS: actions.request_labels,
-            Action.FREEZE: lambda record: actions.freeze(record, classes),
-            Action.TUNE: actions.tune,
-            Action.TRAIN: actions.train,
-            Action.EVALUATE: actions.evaluate,
-            Action.CHECK: actions.check,
-            Action.START_ROLLOUT: actions.start_rollout,
-            Action.FOLLOW_ROLLOUT: actions.follow_rollout,
-            Action.FOLLOW_PERSON: actions.follow_person,
-        }
 
     def _save(self, record: Retraining) -> None:
         """Store a changed record; a change of state is logged and audited."""
@@ -213,16 +202,20 @@ class _Watcher:
         self.lease.check()
         record = replace(record, outcome=record.outcome[:MAX_TEXT], error=record.error[:MAX_TEXT])
         before, details = self.record.state, describe(record)
-        with self.actions.job.stop.shielded():
-            self.actions.run.save(record.to_json(), str(record.state), details)
+        if is_failure := record.state in (State.FAILED, State.STOPPED):
+            alert = Alert(RETRAINING, PAGE, details)
+            self.notifier.post([alert], {"version": self.live.number}, store=False)
+        with self.context.job.stop.shielded():
+            unsent = self.notifier.to_json() if is_failure else None
+            self.context.run.save(record.to_json(), str(record.state), details, unsent)
             self.record = record
             if record.state is not before:
                 change = f"{before} -> {record.state}"
                 self.changes.append(change)
                 log.info("%s: %s. %s", self.live.model, change, details)
                 self._audit(change, details)
-        if record.state in (State.FAILED, State.STOPPED):
-            self._send([Alert(RETRAINING, PAGE, details)], {"version": self.live.number})
+        if is_failure:
+            self.notifier.send()
 
     def _audit(self, change: str, details: str) -> None:
         model = self.live.model
@@ -232,11 +225,8 @@ class _Watcher:
         if Reason.HAND in self.record.reasons and self.settings.reason:
             reason += f" ({self.settings.reason})"
         tags = {model_tag(model): listed, "model": model, "reason": reason}
-        with recording_audit(self.actions.client, AUDIT, f"{model}: {change}", tags):
+        with recording_audit(self.context.client, AUDIT, f"{model}: {change}", tags):
             pass
-
-    def _send(self, alerts: list[Alert], details: dict[str, Any]) -> None:
-        send_alerts(self.settings, self.secret, self.live.model, alerts, details)
 
     def _report(self, measured: LiveMeasurement) -> None:
         """Write the gauges of monitoring and retraining, if they are wanted."""

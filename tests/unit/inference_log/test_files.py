@@ -23,12 +23,8 @@ from eyevsai.inference_log.files import (
 from eyevsai.inference_log.images import ImageFolder, ImageSampler
 from eyevsai.inference_log.records import KeptImage, Label
 from eyevsai.inference_log.schema import images as images_table
-from eyevsai.inference_log.suggestions import (
-    make_config,
-    suggest,
-    write_suggestions,
-    write_tasks,
-)
+from eyevsai.inference_log.suggestion_files import make_config, write_suggestions, write_tasks
+from eyevsai.inference_log.suggestions import suggest
 from tests.unit.inference_log.records import CLASSES, MODEL, count_rows, make_log
 
 

@@ -12,6 +12,7 @@ from eyevsai.retraining.selection import (
     BaseGroups,
     NewImage,
     Unused,
+    choose_valid_fraction,
     select_images,
 )
 
@@ -26,6 +27,13 @@ def test_shares() -> None:
     counts = select_images(images(4000), NOTHING, 0.2, 0.1).counts()
     assert 720 < counts[RECENT] < 880
     assert 260 < counts[VALID] < 380
+
+
+def test_few_new_images_are_all_trained_on() -> None:
+    assert choose_valid_fraction(200, 1000, 0.15) == 0.0
+    assert choose_valid_fraction(1000, 1000, 0.15) == 0.15
+    counts = select_images(images(1000), NOTHING, 0.2, 0.0).counts()
+    assert set(counts) == {RECENT, TRAIN}
 
 
 def test_leaks_duplicates_and_disputes_are_not_used() -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -17,53 +14,19 @@ from eyevsai.core.errors import JobError, UserError
 from eyevsai.workflows.monitor import webhook
 from eyevsai.workflows.monitor.settings import AlertSettings, monitor_command
 from eyevsai.workflows.monitor.webhook import (
-    SIGNATURE,
     check_webhook,
     is_forbidden,
     read_webhook_secret,
     send_webhook,
     sign,
 )
-
-SECRET = "0123456789abcdef"
-
-
-@dataclass
-class Receiver:
-    """Server that records requests, and answers with a code."""
-
-    url: str = ""
-    code: int = 204
-    location: str | None = None
-    requests: list[tuple[str, str, bytes]] = field(default_factory=list)
+from tests.receiver import SECRET, Receiver, receiving
 
 
 @pytest.fixture
 def receiver() -> Iterator[Receiver]:
-    received = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        """Handler of one request."""
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            received.requests.append((self.path, self.headers[SIGNATURE], body))
-            self.send_response(received.code)
-            if received.location:
-                self.send_header("Location", received.location)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Log nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    received.url = f"http://127.0.0.1:{server.server_address[1]}/hook?team=a"
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield received
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with receiving() as received:
+        yield received
 
 
 def test_signed_request(receiver: Receiver) -> None:
