@@ -150,7 +150,7 @@ def _outcome(case: ElementTree.Element) -> Outcome:
 def main() -> None:
     rows: dict[int, Callable[[], Outcome]] = {
         row: lambda row=row: tests_of(row)  # type: ignore[misc]
-        for row in (2, 4, 5, 6, 12, 13, 16, 18, 23, 25)
+        for row in (2, 4, 5, 6, 12, 13, 16, 18, 23, 25, 26, 27)
     }
     rows |= {1: row_1, 3: row_3, 19: row_19}
     if PHOTOS.is_dir():

@@ -3,6 +3,9 @@
 A lease has a fencing number, which rises with each new holder. A decision is stored only while the
 lease has the number of the holder that made it: a controller that was suspended, and resumes after
 its lease expired, cannot decide any more.
+
+The clock of the database may be set back. No lease has more than its whole duration left, and no
+report is from the future: such a row was written before the change.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from eyevsai.core.errors import JobError
 from eyevsai.inference_log.database import Database, database_time, insert_ignoring
@@ -19,6 +22,8 @@ from eyevsai.inference_log.records import OK, PRODUCTION
 from eyevsai.inference_log.schema import accepted, answers, decisions, leases, servers
 
 _BATCH = 10_000  # rows that a cursor fetches at once
+_FORGOTTEN_S = 86_400.0  # after which the report of a server that has ended is deleted
+LIVE_S = "live_s"  # key of a report: seconds for which it counts
 
 
 class StaleLeaseError(JobError):
@@ -27,12 +32,16 @@ class StaleLeaseError(JobError):
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to decide on `name` until `expires_at`, in Unix seconds of the database."""
+    """The right to decide on `name` until `expires_at`, in Unix seconds of the database.
+
+    `ttl_s` is the whole duration of the lease in seconds.
+    """
 
     name: str
     owner: str
     fence: int
     expires_at: float
+    ttl_s: float
 
 
 @dataclass(frozen=True)
@@ -68,12 +77,18 @@ class Coordination:
         """
         with self.database.writing() as connection:
             now = database_time(connection)
-            row = connection.execute(select(leases).where(leases.c.name == name)).one_or_none()
-            if row is not None and row.expires_at > now and row.owner != owner:
+            own = leases.c.name == name
+            row = connection.execute(select(leases).where(own)).one_or_none()
+            # later than this is only the lease of a clock that was set back: it is shortened, or
+            # that of a process that has ended would last for as long as the clock was set back
+            expires_at = 0.0 if row is None else min(row.expires_at, now + row.ttl_s)
+            if row is not None and expires_at > now and row.owner != owner:
+                if expires_at < row.expires_at:
+                    connection.execute(leases.update().where(own).values(expires_at=expires_at))
                 return None
-            fence = 1 if row is None else row.fence + (row.expires_at <= now)
-            lease = Lease(name, owner, fence, now + ttl_s)
-            connection.execute(leases.delete().where(leases.c.name == name))
+            fence = 1 if row is None else row.fence + (expires_at <= now)
+            lease = Lease(name, owner, fence, now + ttl_s, ttl_s)
+            connection.execute(leases.delete().where(own))
             connection.execute(leases.insert().values(vars(lease)))
             return lease
 
@@ -127,24 +142,38 @@ class Coordination:
             return [Decision(*row) for row in rows]
 
     def report_server(self, server_id: str, model: str, content: Mapping[str, Any]) -> None:
-        """Store the state of a server for a model; the former one is replaced."""
-        key = (servers.c.server_id == server_id, servers.c.model == model)
+        """Store the state of a server for a model; the former one is replaced.
+
+        Args:
+            server_id: name of the server.
+            model: name of the model.
+            content: values for JSON; with `live_s`, the report counts for so many seconds.
+        """
         with self.database.writing() as connection:
-            values = {"at": database_time(connection), "content": dict(content)}
-            connection.execute(servers.delete().where(*key))
-            row = {"server_id": server_id, "model": model, **values}
+            now = database_time(connection)
+            is_replaced = or_(servers.c.server_id == server_id, servers.c.at < now - _FORGOTTEN_S)
+            connection.execute(servers.delete().where(servers.c.model == model, is_replaced))
+            row = {"server_id": server_id, "model": model, "at": now, "content": dict(content)}
             connection.execute(servers.insert().values(row))
 
     def read_servers(self, model: str, max_age_s: float) -> list[tuple[str, float, dict[str, Any]]]:
-        """Return id, time and state of the servers that reported within `max_age_s` seconds."""
+        """Return id, time and state of the servers whose report still counts.
+
+        Args:
+            model: name of the model.
+            max_age_s: largest age of a report in seconds; its own `live_s` wins.
+        """
+        wanted = select(servers.c.server_id, servers.c.at, servers.c.content)
+        wanted = wanted.where(servers.c.model == model).order_by(servers.c.server_id)
         with self.database.reading() as connection:
-            oldest = database_time(connection) - max_age_s
-            rows = connection.execute(
-                select(servers.c.server_id, servers.c.at, servers.c.content)
-                .where(servers.c.model == model, servers.c.at >= oldest)
-                .order_by(servers.c.server_id)
-            )
-            return [(row.server_id, row.at, row.content) for row in rows]
+            # first the rows: a report that comes meanwhile must not seem to be from the future
+            rows = connection.execute(wanted).all()
+            now = database_time(connection)
+        return [
+            (row.server_id, row.at, row.content)
+            for row in rows
+            if 0 <= now - row.at <= row.content.get(LIVE_S, max_age_s)
+        ]
 
     def read_rollout_answers(self, model: str, steps: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """Yield rows in order of the ids.

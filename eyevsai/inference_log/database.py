@@ -24,7 +24,7 @@ from sqlalchemy.exc import (
 from eyevsai.core.errors import JobError, UserError, first_line, write_error
 from eyevsai.core.extras import missing_extra
 from eyevsai.core.paths import expand
-from eyevsai.inference_log.schema import SCHEMA_VERSION, log_schema, metadata
+from eyevsai.inference_log.schema import SCHEMA_VERSION, UPGRADES, log_schema, metadata
 from eyevsai.store.uris import mask_password
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
@@ -68,11 +68,11 @@ class Database:
         return Path(str(self.url.database)) if self.is_sqlite else None
 
     def prepare(self) -> None:
-        """Create the tables if they do not exist, and check their version.
+        """Create the tables if they do not exist, and upgrade those of an older version.
 
         Raises:
             LogUnavailableError: the database is unreachable.
-            UserError: the file cannot be created, or the tables have another version.
+            UserError: the file cannot be created, or the tables are of a newer version.
         """
         if self._is_prepared:
             return
@@ -81,7 +81,9 @@ class Database:
         with self._raising(), self.engine.connect() as connection, _begin(connection):
             metadata.create_all(connection)
             version = connection.scalar(select(func.max(log_schema.c.version)))
-            if version is None:
+            if version in UPGRADES:
+                connection.exec_driver_sql(UPGRADES[version])
+            if version is None or version in UPGRADES:
                 connection.execute(log_schema.insert().values(version=SCHEMA_VERSION))
             elif version != SCHEMA_VERSION:
                 raise UserError(

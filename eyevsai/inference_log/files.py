@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +42,22 @@ def read_labels(path: Path, source: str) -> Iterator[Row]:
         UserError: the file cannot be read, or has no column of ids or labels.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            if path.suffix.lower() == ".json":
+                yield from _read_label_studio(path, stream.read(), source)
+            else:
+                yield from _read_table(path, stream, source)
     except OSError as error:
         raise read_error(path, error) from error
     except UnicodeDecodeError as error:
         raise UserError(f"Cannot read {path}: it is not UTF-8 text.") from error
-    if path.suffix.lower() == ".json":
-        yield from _read_label_studio(path, text, source)
-    else:
-        yield from _read_table(path, text, source)
 
 
-def _read_table(path: Path, text: str, source: str) -> Iterator[Row]:
-    first = text.partition("\n")[0]
+def _read_table(path: Path, lines: Iterator[str], source: str) -> Iterator[Row]:
+    """Yield the labels of a table, line by line: it can be larger than the memory."""
+    first = next(lines, "")
     delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.reader(chain([first], lines), delimiter=delimiter)
     try:
         header = [name.strip().casefold() for name in next(reader, [])]
         of_id = next((header.index(name) for name in ID_COLUMNS if name in header), None)

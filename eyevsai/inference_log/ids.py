@@ -4,6 +4,9 @@ An id has 48 hexadecimal digits: a UUID of version 7 (RFC 9562), which sorts by 
 64 bits, its keyed hash (BLAKE2b, RFC 7693, which takes half the time of an HMAC). A server
 recognises its own ids without a query of the database, so that labels for invented ids cost nothing
 and are not stored.
+
+A client may send the UUID of its request. The id is then made from it: a request that is sent
+again, because its answer was lost, has one row in the log, whichever servers answer it.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import re
 import threading
 import time
 
 ID_LENGTH = 48
+MAX_AGE_S, MAX_AHEAD_S = 300.0, 5.0  # of the UUID of a request, by the clock of the server
 _UUID_DIGITS = 32
 _TAG_BYTES = 8
 _KEY_BYTES = 16
@@ -23,6 +28,18 @@ _RANDOM_MASK = (1 << 62) - 1
 _STEP_BITS = 12  # a fraction of a millisecond (RFC 9562, method 3)
 _STEPS_PER_MS = 1 << _STEP_BITS
 _STEP_MASK = _STEPS_PER_MS - 1
+_UUID = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}")
+
+
+def new_request_id() -> str:
+    """Return a UUID of version 7 for a request, 32 hexadecimal digits."""
+    return _make_uuid(time.time_ns() * _STEPS_PER_MS // 1_000_000)
+
+
+def _make_uuid(steps: int) -> str:
+    """Return a random UUID of version 7 with a time in steps."""
+    random = int.from_bytes(os.urandom(8)) & _RANDOM_MASK | _VARIANT
+    return f"{steps >> _STEP_BITS:012x}7{steps & _STEP_MASK:03x}{random:016x}"
 
 
 class Identities:
@@ -44,9 +61,20 @@ class Identities:
         steps = time.time_ns() * _STEPS_PER_MS // 1_000_000
         with self._lock:
             self._last = steps = max(steps, self._last + 1)
-        random = int.from_bytes(os.urandom(8)) & _RANDOM_MASK | _VARIANT
-        uuid = f"{steps >> _STEP_BITS:012x}7{steps & _STEP_MASK:03x}{random:016x}"
+        uuid = _make_uuid(steps)
         return uuid + self._tag(uuid)
+
+    def id_of_request(self, request_id: str) -> str | None:
+        """Return the id of the answer to a request, or None if its UUID is not of these minutes.
+
+        Ids serve as an index of time: a client must not choose another one.
+        """
+        if not _UUID.fullmatch(request_id):
+            return None
+        age_s = time.time() - time_of(request_id)
+        if not -MAX_AHEAD_S < age_s < MAX_AGE_S:
+            return None
+        return request_id + self._tag(request_id)
 
     def is_valid(self, answer_id: object) -> bool:
         """Return True if an id was made with this secret. The comparison takes constant time."""

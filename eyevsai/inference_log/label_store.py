@@ -34,6 +34,7 @@ ACCEPTED, REPEATED, CONFLICTING, WAITING = RESULTS = (
     "waiting",
 )
 CHUNK = 500  # ids of a query; SQLite allows 32,766 parameters
+MAX_HISTORY = 20 * CHUNK  # stored labels that are read for a chunk
 TICK_S = 1e-6  # between labels that arrive together, so that a later one is newer
 MAX_AHEAD_S = 300.0  # clocks of clients may be ahead of this one
 T = TypeVar("T")
@@ -68,14 +69,19 @@ class _History:
     """Labels of one answer by one source, by their time."""
 
     def __init__(self) -> None:
-        self.by_time: dict[float, str] = {}
+        self._by_time: dict[float, str] = {}
+        self._newest = -math.inf
+
+    def add(self, at: float, label: str) -> None:
+        """Add a stored label."""
+        self._by_time[at] = label
+        self._newest = max(self._newest, at)
 
     def problem(self, at: float, label: str) -> str | None:
         """Return the reason not to store a label, REPEATED or CONFLICTING, or None."""
-        if at in self.by_time:
-            return REPEATED if self.by_time[at] == label else CONFLICTING
-        newest = max(self.by_time, default=None)
-        is_same = newest is not None and at > newest and self.by_time[newest] == label
+        if at in self._by_time:
+            return REPEATED if self._by_time[at] == label else CONFLICTING
+        is_same = at > self._newest and self._by_time.get(self._newest) == label
         return REPEATED if is_same else None
 
 
@@ -106,15 +112,12 @@ def _store_chunk(
     now: float,
 ) -> None:
     ids = sorted({each.id for each in chunk})
+    times = [_find_times(each, now + index * TICK_S) for index, each in enumerate(chunk)]
     versions = _read_versions(connection, ids)
-    histories = _read_histories(connection, ids)
+    histories = _read_histories(connection, chunk, [at for at, _ in times])
     suggested = _read_suggestions(connection, ids)
     rows, firsts = list[dict[str, Any]](), list[dict[str, Any]]()
-    for index, label in enumerate(chunk):
-        received_at = label.received_at or now + index * TICK_S
-        # a label of the future would stay the newest forever
-        at = received_at if label.at is None else label.at
-        at = at if at <= received_at + MAX_AHEAD_S else received_at
+    for label, (at, received_at) in zip(chunk, times, strict=True):
         history = histories.setdefault((label.id, label.source), _History())
         model, version = versions.get(label.id, ("", ""))
         row = {"id": label.id, "source": label.source, "label": label.label, "at": at}
@@ -125,7 +128,7 @@ def _store_chunk(
         if problem is not None:
             results.add(model, version, problem)
             continue
-        history.by_time[at] = label.label
+        history.add(at, label.label)
         rows.append({**row, "received_at": received_at, "is_waiting": not model})
         if is_eligible:
             firsts.append({**row, "is_suggested": False})
@@ -208,11 +211,42 @@ def _read_suggestions(connection: Connection, ids: Sequence[str]) -> dict[str, f
     return {row.id: row.at for row in connection.execute(wanted)}
 
 
-def _read_histories(connection: Connection, ids: Sequence[str]) -> dict[tuple[str, str], _History]:
+def _find_times(label: Label, now: float) -> tuple[float, float]:
+    """Return the time of a label, and that of its arrival."""
+    received_at = label.received_at or now
+    # a label of the future would stay the newest forever
+    is_past = label.at is not None and label.at <= received_at + MAX_AHEAD_S
+    return (label.at if is_past and label.at is not None else received_at), received_at
+
+
+def _read_histories(
+    connection: Connection, chunk: Sequence[Label], times: Sequence[float]
+) -> dict[tuple[str, str], _History]:
+    """Return the stored labels of the same answers and sources.
+
+    If there are very many, a source floods some answers: then only the newest one of each source,
+    and those of the same times, since all of them would be read again for each chunk.
+
+    Args:
+        connection: transaction that excludes other writers.
+        chunk: new labels.
+        times: their times.
+    """
     wanted = select(labels.c.id, labels.c.source, labels.c.at, labels.c.label)
+    of_ids = wanted.where(labels.c.id.in_({each.id for each in chunk}))
+    rows = connection.execute(of_ids.limit(MAX_HISTORY)).all()
+    if len(rows) == MAX_HISTORY:
+        by_source = dict[tuple[str, str], list[float]]()
+        for each, at in zip(chunk, times, strict=True):
+            by_source.setdefault((each.id, each.source), []).append(at)
+        rows = []
+        for (answer_id, source), ats in by_source.items():
+            own = wanted.where(labels.c.id == answer_id, labels.c.source == source)
+            rows += connection.execute(own.order_by(labels.c.at.desc()).limit(1)).all()
+            rows += connection.execute(own.where(labels.c.at.in_(ats))).all()
     histories = dict[tuple[str, str], _History]()
-    for row in connection.execute(wanted.where(labels.c.id.in_(ids))):
-        histories.setdefault((row.id, row.source), _History()).by_time[row.at] = row.label
+    for row in rows:
+        histories.setdefault((row.id, row.source), _History()).add(row.at, row.label)
     return histories
 
 

@@ -23,7 +23,9 @@ from sqlalchemy import (
     Text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# statements that change a log of an older schema to this one
+UPGRADES = {1: "ALTER TABLE leases ADD COLUMN ttl_s DOUBLE PRECISION NOT NULL DEFAULT 600"}
 
 metadata = MetaData()
 # SQLite assigns values only to columns of exactly this type
@@ -162,6 +164,7 @@ leases = Table(
     Column("owner", Text, nullable=False),
     Column("fence", BigInteger, nullable=False),
     Column("expires_at", Double, nullable=False),
+    Column("ttl_s", Double, nullable=False),
 )
 
 decisions = Table(

@@ -149,13 +149,14 @@ class LogWriter:
         """Store what is queued and stop the thread; return the number of lost records.
 
         Args:
-            timeout_s: longest wait for a database that is unreachable.
+            timeout_s: longest time until the return, if the database is unreachable.
         """
+        end = time.monotonic() + timeout_s
         self._queue.close()
         self.flush(timeout_s)
         lost = self._queue.abandon()
         self._wake.set()
-        self._thread.join(1.0)
+        self._thread.join(max(0.0, min(1.0, end - time.monotonic())))
         if lost:
             log.error("%d records of the inference log are lost: %s", lost, self._error)
         self.store.close()

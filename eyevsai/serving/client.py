@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from eyevsai.core.errors import JobError, UserError, read_error
 from eyevsai.core.paths import expand, is_file, path_error
+from eyevsai.inference_log.ids import new_request_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "EYEVSAI_TOKEN"
 BACKOFF_S = 0.1  # pause before the third attempt is twice this; it doubles with each further one
-RETRIED = (429, 503)  # the server refused before it predicted
+RETRIED = (429, 502, 503)  # the server refused before it predicted, or ended
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # RFC 6750
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # characters that no header can contain
 SOURCE = re.compile(r"(person|rule|import)(:[^\s:][^:\r\n]{0,99})?")
@@ -76,9 +78,9 @@ class Client:
         with eyevsai.Client("http://127.0.0.1:5080") as client:
             client.predict("seven.png").label
 
-    Requests that the server refuses because it is busy (503, 429), and those that find no server or
-    lose the connection, are sent again with increasing pauses. An image of a lost connection may
-    then be answered, and logged, twice; the caller gets one prediction.
+    Requests that the server refuses because it is busy (503, 429), that find no server, lose the
+    connection, or get 500 or 502 from a proxy whose server ended, are sent again with increasing
+    pauses. A prediction may then be computed twice; it is logged once, and the caller gets one.
 
     Args:
         url: URL of the server, without a path.
@@ -114,6 +116,7 @@ class Client:
         self._timeout_s = timeout_s
         # given with each request: an attribute of the session would lose to REQUESTS_CA_BUNDLE
         self._verify = None if ca_file is None else str(expand(os.fspath(ca_file)))
+        self._retries = retries
         self._session = _open_session(token, retries)
 
     def __enter__(self) -> Client:
@@ -141,7 +144,10 @@ class Client:
             UserError: the image cannot be read, or the server refused the request.
             JobError: the server is unreachable, busy or failed.
         """
-        headers: dict[str, str | bytes] = {"Content-Type": "application/octet-stream"}
+        headers: dict[str, str | bytes] = {
+            "Content-Type": "application/octet-stream",
+            "Eyevsai-Request": new_request_id(),
+        }
         if key is not None:
             headers["Eyevsai-Key"] = _encode_key(key)
         answer = self._post(
@@ -180,15 +186,11 @@ class Client:
         self._post("/v1/feedback", json={"id": answer_id, "label": label, "source": source})
 
     def _post(self, path: str, **options: Any) -> dict[str, Any]:
-        with self._explain_errors():
-            response = self._session.post(
-                f"{self.url}{path}",
-                timeout=self._timeout_s,
-                verify=self._verify,
-                allow_redirects=False,  # a redirect would send the image and the token elsewhere
-                **options,
-            )
-            content = response.content
+        for attempt in range(self._retries + 1):
+            response, content = self._send(path, options)
+            if not _is_of_proxy(response) or attempt == self._retries:
+                break
+            time.sleep(BACKOFF_S * 2**attempt)
         if response.ok and not response.is_redirect:
             try:
                 return dict(response.json())
@@ -197,6 +199,18 @@ class Client:
                     f"The response of {self.url} is not that of eyevsai serve. Check the URL."
                 ) from None
         raise _refusal(self.url, response.status_code, content)
+
+    def _send(self, path: str, options: Mapping[str, Any]) -> tuple[requests.Response, bytes]:
+        """Send a request, and again what `_open_session` lists."""
+        with self._explain_errors():
+            response = self._session.post(
+                f"{self.url}{path}",
+                timeout=self._timeout_s,
+                verify=self._verify,
+                allow_redirects=False,  # a redirect would send the image and the token elsewhere
+                **options,
+            )
+            return response, response.content
 
     @contextmanager
     def _explain_errors(self) -> Iterator[None]:
@@ -234,6 +248,15 @@ def _open_session(token: str | None, retries: int) -> requests.Session:
         session.mount(scheme, HTTPAdapter(max_retries=policy, pool_maxsize=64))
     session.auth = _Bearer(token)
     return session
+
+
+def _is_of_proxy(response: requests.Response) -> bool:
+    """Return True for an error 500 of a proxy, whose server ended before it answered.
+
+    The server itself explains each error in JSON; its 500 means that the model failed.
+    """
+    is_json = response.headers.get("Content-Type", "").startswith("application/json")
+    return response.status_code == 500 and not is_json
 
 
 class _Bearer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -198,6 +199,7 @@ class Clients:
     def _send(self, number: int) -> None:
         session = requests.Session()
         cases = [(name, image) for name, images in self.images.items() for image in images]
+        random.Random(number).shuffle(cases)  # as in the test split, not class by class
         for index in itertools.count():
             if self._is_stopped.is_set():
                 return

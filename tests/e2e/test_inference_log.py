@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -258,3 +259,79 @@ def test_stopped_database_is_reported_in_one_line(
     assert "The inference log postgresql+psycopg://eyevsai@127.0.0.1" in done.stderr
     assert "cannot be used" in done.stderr
     stoppable.start()
+
+
+MEASURED = """
+import resource, sys
+from eyevsai.cli.main import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, file=sys.stderr)
+"""
+
+
+def write_labels(path: Path, ids: list[str], rows: int) -> dict[str, int]:
+    """Write a table of labels, many of them repeated, unknown or without an answer; return the
+    expected counts.
+    """
+    counts = dict.fromkeys(("accepted", "repeated", "waiting", "refused"), 0)
+    seen = set[str]()
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write("id,label\n")
+        for row in range(rows):
+            key, label = ids[row % len(ids)], CLASSES[row % len(ids) % 3]
+            if row % 20 == 0:
+                key, result = "0" * 48, "refused"
+            elif row % 20 == 1:
+                label, result = "a class of another model", "refused"
+            elif row % 20 == 2:
+                key, result = IDENTITIES.new_id(), "waiting"
+            else:
+                result = "repeated" if key in seen else "accepted"
+                seen.add(key)
+            counts[result] += 1
+            stream.write(f"{key},{label}\n")
+    return counts
+
+
+@pytest.mark.processes("the memory of an import")
+@pytest.mark.parametrize("rows", [30_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("url", BOTH, indirect=True)
+@pytest.mark.timeout(1200)
+def test_many_labels_at_once(
+    url: str, rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SECRET, TEST_SECRET)
+    monkeypatch.setenv("EYEVSAI_LOG", url)
+    store = LogStore.open(url)
+    answers = [make_answer(index) for index in range(3_001)]
+    store.add_versions([Version(MODEL, 1, CLASSES)])
+    store.add_answers(answers)
+
+    def add(count: int) -> tuple[dict[str, int], float, float]:
+        """Add labels; return the counts, the seconds and the largest memory in MB."""
+        expected = write_labels(tmp_path / "labels.csv", [each.id for each in answers], count)
+        command = [sys.executable, "-c", MEASURED, "feedback", "add", MODEL, "labels.csv", "--json"]
+        start = time.monotonic()
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        seconds = time.monotonic() - start
+        assert done.returncode == 1, done.stderr  # rows are refused
+        content = json.loads(done.stdout)
+        assert content["refused"] == expected["refused"]
+        assert len(content["reasons"]) == min(20, content["refused"])
+        assert content["results"]["conflicting"] == 0
+        expected.pop("refused")
+        assert sum(content["results"].values()) == sum(expected.values())
+        assert content["results"]["waiting"] == expected["waiting"]
+        return content["results"], seconds, float(done.stderr.split()[-1])
+
+    _, seconds, memory = add(10)
+    results, more_seconds, more_memory = add(rows)
+    print(f"{rows} labels: {more_seconds - seconds:.1f} s, memory +{more_memory - memory:.0f} MB")
+    assert results["accepted"] + results["repeated"] > 0.8 * rows
+    assert more_memory - memory < 60
+    assert count_rows(store, "accepted") == len(answers)
+    waiting = results["waiting"]
+    status = json.loads(invoke(tmp_path, "feedback", "status", MODEL, "--json").stdout)
+    assert (status["labelled"], status["waiting"]) == (len(answers), waiting + 1)

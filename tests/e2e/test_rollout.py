@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import re
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,6 +50,7 @@ from tests.e2e.rollout_stage import (
     read_images,
     wait_until,
 )
+from tests.forks import join_forks, start_fork
 
 GOOD, BAD = 2, 3
 
@@ -254,111 +258,100 @@ def copy_workplace(
     return lambda name: copy_trained(rollout_store, tmp_path / name, monkeypatch)
 
 
-class Killed(BaseException):
-    """Stands for SIGKILL: no handler of errors catches it."""
+WRITES = (
+    "create_run",
+    "delete_registered_model_alias",
+    "log_batch",
+    "log_dict",
+    "set_model_version_tag",
+    "set_registered_model_alias",
+    "set_registered_model_tag",
+    "set_tag",
+    "set_terminated",
+    "transition_model_version_stage",
+    "update_model_version",
+)
 
 
-@pytest.fixture
-def killing(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None], list[str]]:
-    """Return a function that lets the process die before its write number N, and lists writes."""
-    writes: list[str] = []
-    limit: list[int | None] = [None]
+def kill_before_write(number: int) -> None:
+    """Let SIGKILL end this process before its write with a number, the first one being 0."""
+    numbers = itertools.count()
 
-    def count(owner: type, name: str) -> None:
+    def wrap(owner: type, name: str) -> None:
         original = getattr(owner, name)
 
-        def method(self: Any, *arguments: Any, **options: Any) -> Any:
-            if limit[0] is not None and len(writes) >= limit[0]:
-                raise Killed(name)
-            writes.append(name)
-            return original(self, *arguments, **options)
+        def method(*arguments: Any, **options: Any) -> Any:
+            if next(numbers) == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments, **options)
 
-        monkeypatch.setattr(owner, name, method)
+        setattr(owner, name, method)
 
-    for name in (
-        "create_run",
-        "delete_registered_model_alias",
-        "log_batch",
-        "log_dict",
-        "set_model_version_tag",
-        "set_registered_model_alias",
-        "set_registered_model_tag",
-        "set_tag",
-        "set_terminated",
-        "transition_model_version_stage",
-        "update_model_version",
-    ):
-        count(MlflowClient, name)
-    count(Coordination, "append_decision")
-    # a killed controller does not give its lease back: it expires
-    release = Coordination.release_lease
-    monkeypatch.setattr(
-        Coordination,
-        "release_lease",
-        lambda self, lease: (
-            None if limit[0] is not None and len(writes) >= limit[0] else release(self, lease)
-        ),
-    )
-    monkeypatch.setattr(controller_module, "LEASE_S", 0.05)
-    monkeypatch.setattr(controller_module, "PROMOTION_S", 0.05)
-
-    def start(number: int | None) -> list[str]:
-        writes.clear()
-        limit[0] = number
-        return writes
-
-    return start
+    for name in WRITES:
+        wrap(MlflowClient, name)
+    wrap(Coordination, "append_decision")
 
 
-def roll_out(traffic: Traffic, folder: Path, failing: float) -> None:
+def roll_out(folder: Path, failing: float, killed_at: int | None) -> None:
     """Start a rollout unless it is active, and look at it until it is over."""
-    current = traffic.controller(folder).read()
-    if current is None:
+    if killed_at is not None:
+        kill_before_write(killed_at)
+    traffic = Traffic(folder)
+    if traffic.controller(folder).read() is None:
         traffic.controller(folder).start(first_state(plan="50"))
     traffic.run(folder, failing=failing)
 
 
-def count_writes(
-    workplace: Path, killing: Callable[[int | None], list[str]], failing: float
-) -> tuple[int, dict[str, Any]]:
-    """Return the number of writes of an uninterrupted rollout, and its end state."""
-    traffic = Traffic(workplace)
-    writes = killing(None)
-    roll_out(traffic, workplace, failing)
-    return len(writes), end_state(traffic, workplace)
+def run_controller(folder: Path, failing: float, killed_at: int | None) -> int | None:
+    """Roll out in a process of its own, and return its exit code."""
+    (code,) = join_forks([start_fork(roll_out, folder, failing, killed_at)])
+    return code
 
 
+@pytest.mark.requirement(27)
+@pytest.mark.processes("controllers that are killed")
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("failing", [0.0, 0.6], ids=["promoted", "rolled_back"])
 @pytest.mark.parametrize(
-    ("first", "every"),
+    "points",
     [
         (0, 8),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((4, 8), (1, 4), (2, 4), (3, 4))),
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ((4, 8), (1, 4), (2, 4), (3, 4))),
     ],
+    ids="{0[0]}-{0[1]}".format,
 )
 def test_controller_killed_between_two_writes_ends_in_the_same_state(
-    first: int,
-    every: int,
+    points: tuple[int, int],
     failing: float,
     copy_workplace: Callable[[str], Path],
-    killing: Callable[[int | None], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    """Each write is one point; the parts together have all of them."""
+    """Each write is one point; the parts together have all of them.
+
+    Points are the first one, and the distance between two.
+    """
+    first, every = points
+    # a killed controller does not give its lease back: it expires
+    monkeypatch.setattr(controller_module, "LEASE_S", 0.05)
+    monkeypatch.setattr(controller_module, "PROMOTION_S", 0.05)
     whole = copy_workplace("whole")
-    total, expected = count_writes(whole, killing, failing)
-    assert total > 20
-    print(f"{total} writes")
-    for point in range(first, total, every):
+    assert run_controller(whole, failing, None) == 0
+    expected, survived = end_state(Traffic(whole), whole), 0
+    for point in itertools.count(first, every):
         folder = copy_workplace(f"at-{point}")
-        traffic = Traffic(folder)
-        writes = killing(point)
-        with pytest.raises(Killed):
-            roll_out(traffic, folder, failing)
-        assert len(writes) == point
+        code = run_controller(folder, failing, point)
+        if code == 0:  # it has fewer writes
+            break
+        assert code == -signal.SIGKILL
         time.sleep(0.1)  # the lease of the dead controller expires
-        killing(None)
-        roll_out(traffic, folder, failing)
-        assert end_state(traffic, folder) == expected, f"killed before write {point}"
+        assert run_controller(folder, failing, None) == 0
+        assert end_state(Traffic(folder), folder) == expected, f"killed before write {point}"
+        survived += 1
+    print(f"killed {survived} times, the last time before write {point - every}")
+    assert point > 20
+    record_property("tried", survived)
+    record_property("survived", survived)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -19,6 +19,7 @@ from eyevsai.serving.http.service import PredictionService
 
 JSON, PREDICT = "application/json", "/v1/predict"
 KEY, ID, SERVED, ARM = "eyevsai-key", "Eyevsai-Id", "Eyevsai-Version", "Eyevsai-Arm"
+REQUEST = "eyevsai-request"
 MAX_KEY = 512  # characters
 IMAGE_TYPES = ("image/", "application/octet-stream")
 DESCRIPTION = """Image classification by a registered model.
@@ -40,6 +41,13 @@ PREDICT_DOC: dict[str, Any] = {
             "in": "header",
             "schema": {"type": "string"},
             "description": "Key of the client, which gets the same version in a rollout.",
+        },
+        {
+            "name": "Eyevsai-Request",
+            "in": "header",
+            "schema": {"type": "string"},
+            "description": "UUID of version 7 in 32 hexadecimal digits, the same when the request "
+            "is sent again: its answers are then logged once.",
         },
     ],
     "requestBody": {
@@ -134,7 +142,12 @@ def _add_predict(app: FastAPI, service: PredictionService, top_k: int) -> None:
     async def predict(request: Request) -> Response:
         body = await _read_image(request)
         count = _read_top_k(request, top_k)
-        answer = await service.predict(body, key=read_key(request), bad_image_status=422)
+        answer = await service.predict(
+            body,
+            key=read_key(request),
+            bad_image_status=422,
+            request_id=request.headers.get(REQUEST),
+        )
         return Response(_render(answer, count), media_type=JSON, headers=answer_headers(answer))
 
     # a route of Starlette: FastAPI's solving of parameters would take a tenth of a small request

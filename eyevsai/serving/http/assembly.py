@@ -6,10 +6,12 @@ import logging
 import os
 import platform
 import secrets
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Thread
 from typing import Any
 
 from eyevsai.core.cores import count_cores
@@ -18,9 +20,9 @@ from eyevsai.core.model_ref import ModelRef, parse_model
 from eyevsai.core.paths import expand
 from eyevsai.inference_log.ids import Identities
 from eyevsai.inference_log.secret import load_secret
-from eyevsai.inference_log.settings import LogWriterSettings
+from eyevsai.inference_log.settings import SECRET, LogWriterSettings
 from eyevsai.inference_log.writer import open_writer
-from eyevsai.serving.http.access import check_exposure, is_exposed
+from eyevsai.serving.http.access import HostPolicy, check_exposure, is_exposed
 from eyevsai.serving.http.answers import PRODUCTION
 from eyevsai.serving.http.app import build_app
 from eyevsai.serving.http.deadlines import make_http_protocol
@@ -30,13 +32,15 @@ from eyevsai.serving.http.image_reader import ImageReader
 from eyevsai.serving.http.last_good import LastGood
 from eyevsai.serving.http.log_sink import LogCollector, LogSink, describe_log
 from eyevsai.serving.http.metrics import Metrics
+from eyevsai.serving.http.metrics_server import METRICS_HOST, MetricsServer
 from eyevsai.serving.http.registry_source import CUDA, LoadOptions, RegistrySource
 from eyevsai.serving.http.rollout_router import RolloutRouter
 from eyevsai.serving.http.routing import ProductionRouter, Router
 from eyevsai.serving.http.security_settings import LimitSettings, SecuritySettings
-from eyevsai.serving.http.server import Listener, bind, run_server
+from eyevsai.serving.http.server import END_S, Listener, bind, run_server
 from eyevsai.serving.http.service import PredictionService
 from eyevsai.serving.http.settings import ServeSettings
+from eyevsai.serving.http.tls import load_certificate
 from eyevsai.serving.http.versions import VersionTable
 from eyevsai.serving.http.workers import WorkerPool
 from eyevsai.serving.rollout_log import StoredRolloutLog
@@ -45,7 +49,6 @@ from eyevsai.store.uris import find_store, mask_password
 log = logging.getLogger("eyevsai")
 
 QUEUE_PER_WORKER = 16
-METRICS_HOST = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,16 @@ class ModelServer:
 
     Args:
         config: all settings.
+        server_id: name of the server among all servers of the model; by default, that of the
+            machine with the port.
 
     Raises:
         UserError: the settings contradict each other, or expose the server without protection.
     """
 
-    def __init__(self, config: ServerConfig) -> None:
+    def __init__(self, config: ServerConfig, server_id: str | None = None) -> None:
         self.config = config
+        self._server_id = server_id or f"{platform.node()}:{config.serve.port or os.getpid()}"
         settings = config.serve
         check_exposure(settings.host, config.security)
         self.reference = parse_served(settings.name)
@@ -88,7 +94,13 @@ class ModelServer:
         pool = WorkerPool(size, settings.queue or QUEUE_PER_WORKER * size, settings.stuck_after_s)
         identities = self._writer.identities if self._writer else Identities(secrets.token_bytes())
         self.service = PredictionService(
-            name, table, router, pool, metrics=metrics, new_id=identities.new_id
+            name,
+            table,
+            router,
+            pool,
+            metrics=metrics,
+            new_id=identities.new_id,
+            id_of_request=identities.id_of_request,
         )
         if self._writer is not None:
             sink = LogSink(self._writer)
@@ -110,6 +122,8 @@ class ModelServer:
         )
         self.service.status_parts["registry"] = self._registry_status
         self.listener: Listener | None = None
+        self._ends_at: float | None = None  # monotonic time, after a signal
+        self._stopping = Thread(target=self.follower.stop, daemon=True)
 
     def load(self) -> None:
         """Load the version to start with.
@@ -131,16 +145,27 @@ class ModelServer:
         )
         return self.listener
 
-    def make_app(self) -> Any:
-        """Return the ASGI application with all checks of requests."""
+    def describe(self) -> dict[str, str]:
+        """Return URI, format and model name of the version in production, after `load`."""
+        version = self.service.table.production
+        assert version is not None  # else `load` raises
+        return {"uri": version.uri, "format": version.format, "name": version.name}
+
+    def make_app(self, *, has_metrics: bool | None = None) -> Any:
+        """Return the ASGI application with all checks of requests.
+
+        `has_metrics` adds /metrics; by default, unless it has a port of its own.
+        """
         settings, config = self.config.serve, self.config
+        if has_metrics is None:
+            has_metrics = settings.metrics_port is None
         app = build_app(
             self.service,
             top_k=settings.top_k,
             routers=self._make_routers(),
             lifespan=self._lifespan,
             has_docs=not is_exposed(settings.host, config.security),
-            has_metrics=settings.metrics_port is None,
+            has_metrics=has_metrics,
         )
         return Guard(
             app,
@@ -165,44 +190,52 @@ class ModelServer:
                 listener,
                 on_ready=on_ready,
                 on_drain=self._drain,
-                http=make_http_protocol(self.config.limits),
+                http=make_http_protocol(self.config.limits, load_certificate(security)),
                 # else a client could choose its address, whose rate is limited
                 proxy_headers=security.behind_proxy,
-                ssl_certfile=security.tls_cert and expand(security.tls_cert),
-                ssl_keyfile=security.tls_key and expand(security.tls_key),
             )
         finally:
             if metrics_server is not None:
-                metrics_server.shutdown()
+                metrics_server.close()
 
     def close(self) -> None:
-        """Stop the follower and write the log; the number of lost records is logged."""
-        self.follower.stop()
-        if self._writer is not None and (lost := self._writer.close()):
+        """Stop the follower and write the log; the number of lost records is logged.
+
+        A log that is unreachable delays the end no longer than until END_S after the signal.
+        """
+        if self._ends_at is None:
+            self._ends_at = time.monotonic() + END_S
+            self._stopping.start()
+        self._stopping.join()
+        if self._writer is None:
+            return
+        if lost := self._writer.close(max(0.0, self._ends_at - time.monotonic())):
             log.warning("%d records of the inference log were lost.", lost)
 
     def _drain(self) -> None:
+        """Begin the end, at a signal."""
         self.service.is_draining = True
+        self._ends_at = time.monotonic() + END_S
+        self._stopping.start()  # it may wait for the registry while requests are answered
 
     @asynccontextmanager
     async def _lifespan(self, _: Any) -> AsyncIterator[None]:
         self.follower.start()
         yield
 
-    def _start_metrics(self) -> Any:
+    def _start_metrics(self) -> MetricsServer | None:
         """Serve /metrics at a port of its own, if one is set; return that server."""
         port = self.config.serve.metrics_port
         if port is None:
             return None
-        from prometheus_client import start_http_server
-
+        hosts = HostPolicy(METRICS_HOST, self.config.security)
         try:
-            server, _ = start_http_server(port, METRICS_HOST, self.service.metrics.registry)
+            server = MetricsServer(port, self.service.metrics.registry, hosts)
         except OSError as error:
             raise UserError(
                 f"--metrics-port {port} cannot be used: {error.strerror or error}. Choose another."
             ) from error
-        log.info("Metrics: http://%s:%d/metrics", METRICS_HOST, server.server_port)
+        log.info("Metrics: http://%s:%d/metrics", METRICS_HOST, server.port)
         return server
 
     def _make_router(self, table: VersionTable, metrics: Metrics) -> Router:
@@ -210,12 +243,16 @@ class ModelServer:
         if self.alias != PRODUCTION:
             return ProductionRouter(table, self.alias, self.reference.version)
         settings = self.config.log
-        secret, rollout_log = secrets.token_bytes(), None
+        rollout_log = None
         if self._writer is not None:
             secret = load_secret(settings.log_secret_file, self._writer.store.path)
             rollout_log = StoredRolloutLog(self._writer.store)
-        server_id = f"{platform.node()}:{self.config.serve.port or os.getpid()}"
-        return RolloutRouter(table, secret, rollout_log, server_id, metrics)
+        elif SECRET in os.environ:  # replicas split keys equally without a log, too
+            secret = load_secret(None, None)
+        else:
+            secret = secrets.token_bytes()
+        poll_s = self.config.serve.poll_s
+        return RolloutRouter(table, secret, rollout_log, self._server_id, metrics, poll_s=poll_s)
 
     def _make_routers(self) -> list[Any]:
         from eyevsai.serving.http import inference_v2, invocations

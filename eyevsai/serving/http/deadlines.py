@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from eyevsai.serving.http.security_settings import LimitSettings
+from eyevsai.serving.http.tls import Factory, add_tls
 
 CLOSE_S = 2.0  # seconds for the body's own refusal (408) to be sent before the connection is closed
 MAX_HEADERS = 64 * 1024  # bytes that are read before the headers of a request are complete
@@ -22,16 +24,22 @@ else:
     Base = object  # a class of uvicorn follows it in the order of methods
 
 
-def make_http_protocol(limits: LimitSettings) -> type[asyncio.Protocol]:
-    """Return the class for `http` of uvicorn's configuration.
+def make_http_protocol(limits: LimitSettings, context: ssl.SSLContext | None = None) -> Factory:
+    """Return the class or function for `http` of uvicorn's configuration.
 
     It parses with httptools if that is installed (in C), else with h11.
+
+    Args:
+        limits: deadlines and sizes.
+        context: certificate and key for TLS; None without TLS. Uvicorn gets none of its own.
     """
     try:
         import httptools  # noqa: F401
     except ImportError:
-        return make_h11_protocol(limits)
-    return make_httptools_protocol(limits)
+        protocol = make_h11_protocol(limits)
+    else:
+        protocol = make_httptools_protocol(limits)
+    return protocol if context is None else add_tls(protocol, context, limits)
 
 
 def make_h11_protocol(limits: LimitSettings) -> type[asyncio.Protocol]:

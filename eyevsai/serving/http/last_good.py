@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from eyevsai.core.atomic_dir import write_atomically
 from eyevsai.core.errors import UserError
 from eyevsai.core.hashing import hash_file
@@ -24,7 +26,7 @@ from eyevsai.serving.http.versions import LoadedVersion
 log = logging.getLogger("eyevsai")
 
 FOLDER = "serving"  # in the state directory
-RECORD = "last_good.json"
+RECORD, LOCK = "last_good.json", "lock"
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,11 @@ class LastGood:
     def save(self, fetched: FetchedVersion) -> None:
         """Copy a version, and delete the former copy. A full disk is logged, not raised."""
         version = fetched.version
-        record = self._read()
         name = f"version-{version.number}-{uuid.uuid4().hex[:8]}"
         try:
-            files = _hash_files(fetched.folder)
-            if record is not None and (record.version, record.files) == (version.number, files):
-                return
             self._folder.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(fetched.folder, self._folder / name)
-            new = _Record(self._store, version.name, version.number, fetched.threshold, name, files)
-            write_atomically(self._folder / RECORD, json.dumps(asdict(new)))
+            with FileLock(self._folder / LOCK):  # replicas on one machine delete each other's copy
+                self._replace(fetched, name)
         except OSError as error:
             shutil.rmtree(self._folder / name, ignore_errors=True)
             log.warning(
@@ -74,7 +71,16 @@ class LastGood:
                 self._folder,
                 error.strerror or error,
             )
+
+    def _replace(self, fetched: FetchedVersion, name: str) -> None:
+        """Copy a version to the folder `name`, unless it is the last good one already."""
+        version, record = fetched.version, self._read()
+        files = _hash_files(fetched.folder)
+        if record is not None and (record.version, record.files) == (version.number, files):
             return
+        shutil.copytree(fetched.folder, self._folder / name)
+        new = _Record(self._store, version.name, version.number, fetched.threshold, name, files)
+        write_atomically(self._folder / RECORD, json.dumps(asdict(new)))
         for path in self._folder.glob("version-*"):
             if path.name != name:
                 shutil.rmtree(path, ignore_errors=True)

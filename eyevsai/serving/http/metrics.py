@@ -21,6 +21,7 @@ from eyevsai.serving.http.versions import LoadedVersion, VersionTable
 
 MAX_LABELS = 100  # classes with a series of their own; the others are counted as OTHER
 OTHER = "other"
+KEPT_VERSIONS = 3  # that are not loaded any more, but keep their series
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 # series that exist from the start: a counter that appears with 1 has no rate
@@ -46,7 +47,7 @@ class Metrics:
         self.model, self.alias, self.registry = model, alias or "", CollectorRegistry()
         self.read_at: Callable[[], float | None] = lambda: None  # monotonic time of the last poll
         self.started_at = time.monotonic()
-        registry = self.registry
+        self._table, registry = table, self.registry
         self._requests = Counter(
             "eyevsai_requests", "Answers by HTTP status.", (*ARMS, "code"), registry=registry
         )
@@ -121,8 +122,17 @@ class Metrics:
         self._find_series(answer.version, answer.arm, answer.classes).observe(answer)
 
     def prepare(self, version: LoadedVersion) -> None:
-        """Create the series of a version that was loaded."""
+        """Create the series of a version that is being loaded, and drop those of old ones.
+
+        A server that follows its alias for months would have ever more of them.
+        """
         self._find_series(version.number, PRODUCTION, version.classes)
+        loaded = {version.number, *self._table.roles().values()}
+        keys = [key for key in list(self._series) if key[0] not in loaded]  # the oldest first
+        kept = list(dict.fromkeys(number for number, _ in keys))[-KEPT_VERSIONS:]
+        for key in keys:
+            if key[0] not in kept:
+                self._series.pop(key).remove()
 
     def reject(self, reason: str) -> None:
         """Count a request that gets no answer."""
@@ -154,7 +164,7 @@ class _Series:
         # looked up here, because a look-up by labels takes as long as all counting of an answer
         model, number = metrics.model, str(version)
         labels = (model, number, arm)
-        self._requests, self._labels = metrics._requests, labels
+        self._metrics, self._requests, self._labels = metrics, metrics._requests, labels
         self._codes = {
             200: self._requests.labels(*labels, "200"),
             500: self._requests.labels(*labels, "500"),
@@ -166,7 +176,20 @@ class _Series:
         self._probability = metrics._probability.labels(model, number)
         self._unsure = metrics._unsure.labels(model, number)
         names = [*classes[:MAX_LABELS], *([OTHER] if len(classes) > MAX_LABELS else [])]
+        self._names = names
         self._predictions = [metrics._predictions.labels(model, number, name) for name in names]
+
+    def remove(self) -> None:
+        """Remove the series from the registry."""
+        metrics, (model, number, arm) = self._metrics, self._labels
+        for code in self._codes:
+            metrics._requests.remove(model, number, arm, str(code))
+        for histogram in (metrics._seconds, metrics._model_seconds, metrics._queue_seconds):
+            histogram.remove(model, number, arm)
+        for metric in (metrics._probability, metrics._unsure):
+            metric.remove(model, number)
+        for name in self._names:
+            metrics._predictions.remove(model, number, name)
 
     def observe(self, answer: Answer) -> None:
         code = self._codes.get(answer.status)

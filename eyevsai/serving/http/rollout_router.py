@@ -30,6 +30,7 @@ log = logging.getLogger("eyevsai")
 
 PREVIOUS = "previous"  # role of the version that a rollback restores
 KEEP_PREVIOUS_S = 86_400.0  # for which it stays loaded after a promotion
+MISSED_POLLS = 3  # after which a server counts as ended, if that is longer than LIVE_S
 MAX_FAILURES = 5  # in a row, after which this server does not use the candidate any more
 TIMEOUT = 504  # status of a late answer
 NONE = "none"  # state of a model without a rollout
@@ -47,6 +48,7 @@ class RolloutRouter:
         rollout_log: log to which this server reports; without one, rollouts stay prepared.
         server_id: name of this server among those of the model.
         metrics: metrics of the server.
+        poll_s: seconds between two reports.
     """
 
     def __init__(
@@ -56,9 +58,12 @@ class RolloutRouter:
         rollout_log: RolloutLog | None,
         server_id: str,
         metrics: Metrics,
+        *,
+        poll_s: float = 0.0,
     ) -> None:
         self._table, self._secret, self._log = table, secret, rollout_log
         self._server_id, self.model = server_id, metrics.model
+        self._live_s = max(LIVE_S, MISSED_POLLS * poll_s)
         self._tag: RolloutTag | None = None
         self._promoted: tuple[str, float] | None = None  # run, and time at which it was noticed
         self._failures = _FailureCount()
@@ -197,6 +202,7 @@ class RolloutRouter:
                 "failure": self._table.failure(tag.version) or "",
                 "tripped": self._failures.tripped,
             }
+        content["live_s"] = self._live_s
         rollout_log.report_server(self._server_id, self.model, content)
         reports = dict(rollout_log.read_servers(self.model, LIVE_S))
         self.evidence = {**NO_EVIDENCE.log_e, **reports.get(CONTROLLER, {}).get("log_e", {})}

@@ -18,7 +18,8 @@ from eyevsai.core.errors import UserError
 log = logging.getLogger("eyevsai")
 
 BACKLOG = 2048  # connections that wait to be accepted
-DRAIN_S = 9.0  # time for requests in flight after a signal; with the log, the end takes 10 s
+END_S = 9.5  # from a signal to the end of the log; the process ends within 10 s
+DRAIN_S = 8.0  # of these for requests in flight; the rest is for threads and the log
 KEEP_ALIVE_S = 75.0  # longer than the idle connections of proxies, which would reuse a closed one
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")  # those that the system has end the server
 

@@ -40,6 +40,7 @@ class PredictionService:
         pool: worker threads.
         metrics: metrics of the server.
         new_id: source of ids.
+        id_of_request: returns the id of the answer to a client's request by its UUID, or None.
         sinks: called with each answer in the event loop, or, of a shadow, in the idle thread; they
             must not block.
     """
@@ -53,10 +54,12 @@ class PredictionService:
         *,
         metrics: Metrics,
         new_id: Callable[[], str],
+        id_of_request: Callable[[str], str | None] = lambda _: None,
         sinks: Sequence[Sink] = (),
     ) -> None:
         self.model, self.table, self.router, self.pool = model, table, router, pool
         self.metrics, self.new_id, self.sinks = metrics, new_id, list(sinks)
+        self.id_of_request = id_of_request
         self.is_draining = False
         # further parts of /v1/status by name
         self.status_parts: dict[str, Callable[[], Mapping[str, Any]]] = {}
@@ -109,6 +112,7 @@ class PredictionService:
         key: str | None = None,
         version: int | None = None,
         bad_image_status: int = 400,
+        request_id: str | None = None,
     ) -> Answer:
         """Return the answer for one image, which is decoded in a worker.
 
@@ -117,11 +121,12 @@ class PredictionService:
             key: key of the client, which gets the same version again; None without one.
             version: number of a loaded version; None for that of the router.
             bad_image_status: HTTP status for a content that is no image; that of MLflow by default.
+            request_id: UUID of the client's request, which may be sent again.
 
         Raises:
             PredictionError: there is no answer; `status` and `reason` have the cause.
         """
-        answer_id = self.new_id()
+        answer_id = (self.id_of_request(request_id) if request_id else None) or self.new_id()
         route = self._route(key, answer_id, version)
         return await self._answer(image, answer_id, route, key, bad_image_status)
 
@@ -267,6 +272,11 @@ class _Attempt:
         except PredictionError as error:
             if isinstance(error, ImageError) and error.status == 400:
                 error.status = self.bad_image_status
+            if error.__cause__ is not None:  # unexpected, with internals of the server
+                log.error("Answer %s failed.", self.answer_id, exc_info=error.__cause__)
+                error.message = (
+                    f"The prediction failed. The server's log has the reason: {self.answer_id}."
+                )
             self.is_refused = isinstance(error, ImageError) or error.status == 503
             if self.is_refused or (error.status == 504 and late_after_s is None):
                 self.service.metrics.reject(error.reason)  # else another version answers

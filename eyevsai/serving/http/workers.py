@@ -155,9 +155,7 @@ class WorkerPool:
             try:
                 results = tasks[0].version.predict_batch([task.image for task in tasks])
             except BaseException as error:  # a thread that ended would leave its requests open
-                log.exception("A worker failed.")
-                failed = ModelError(f"The prediction failed: {error!r}", 500, "model")
-                results = [failed] * len(tasks)
+                results = [_unexpected(error) for _ in tasks]
             self._finish(worker, tasks, results)
 
     def _take(self, worker: _Worker) -> list[Task]:
@@ -220,11 +218,16 @@ class WorkerPool:
             log.debug("%d results came after the end of the server.", len(tasks))
 
     def _run_idle(self) -> None:
-        """Do idle work while no request waits and a worker is idle."""
+        """Do idle work while no request waits, and two cores are idle: one for the event loop.
+
+        At this priority the thread gets no time while others use all cores. If it then holds
+        Python's lock, they wait for it.
+        """
         _lower_priority()
+        most_busy = max(0, self.size - 2)  # workers
         while True:
             with self._lock:
-                while not self._idle_tasks or self._tasks or self._busy >= self.size:
+                while not self._idle_tasks or self._tasks or self._busy > most_busy:
                     if self._closing.is_set():
                         return
                     self._is_idle.wait()
@@ -285,6 +288,13 @@ def _set_results(tasks: Sequence[Task], results: Sequence[Result | PredictionErr
             task.future.set_exception(result)
         else:
             task.future.set_result(result)
+
+
+def _unexpected(error: BaseException) -> ModelError:
+    """Return the failure of a task; the service logs its cause, which no client gets."""
+    failed = ModelError(f"The prediction failed: {error!r}", 500, "model")
+    failed.__cause__ = error
+    return failed
 
 
 def _lower_priority() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from eyevsai.inference_log.coordination import Coordination, Lease, StaleLeaseError
 from eyevsai.inference_log.records import Label
+from eyevsai.inference_log.store import LogStore
+from tests.conftest import create_database
 from tests.unit.inference_log.records import MODEL, make_answer, make_log
 
 
@@ -16,6 +19,22 @@ from tests.unit.inference_log.records import MODEL, make_answer, make_log
 def log(tmp_path: Path) -> Coordination:
     store, _ = make_log(tmp_path)
     return Coordination(store)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_log(request: pytest.FixtureRequest, tmp_path: Path) -> Coordination:
+    url = f"sqlite:///{tmp_path / 'log.db'}"
+    if request.param == "postgresql":
+        name = f"coordination_{time.monotonic_ns()}"
+        url = create_database(request.getfixturevalue("postgres"), name)
+    return Coordination(LogStore.open(url))
+
+
+def set_clock_back(log: Coordination, seconds: float) -> None:
+    """Move all times of leases and reports into the future, as if the clock had been set back."""
+    with log.database.writing() as connection:
+        connection.exec_driver_sql(f"UPDATE leases SET expires_at = expires_at + {seconds}")
+        connection.exec_driver_sql(f"UPDATE servers SET at = at + {seconds}")
 
 
 def acquire(log: Coordination, owner: str, ttl_s: float = 60.0) -> Lease:
@@ -41,6 +60,45 @@ def test_expired_lease_is_taken_over(log: Coordination) -> None:
     assert log.append_decision(second, "rollout/digits", 1, "advance", {"share": 100})
     log.release_lease(first)  # that of another owner stays
     assert log.acquire_lease("rollout/digits", "a", 60.0) is None
+
+
+def test_lease_of_a_dead_owner_expires_although_the_clock_was_set_back(
+    any_log: Coordination,
+) -> None:
+    dead = acquire(any_log, "dead", ttl_s=0.5)
+    set_clock_back(any_log, 3600)
+    for owner in ("a", "b"):  # processes that look once each, as from cron
+        assert any_log.acquire_lease("rollout/digits", owner, 60.0) is None
+    time.sleep(0.6)
+    assert acquire(any_log, "c").fence == dead.fence + 1
+    with pytest.raises(StaleLeaseError):
+        any_log.append_decision(dead, "rollout/digits", 1, "advance", {})
+
+
+def test_owner_that_lives_keeps_its_lease_when_the_clock_is_set_back(
+    any_log: Coordination,
+) -> None:
+    first = acquire(any_log, "a", ttl_s=0.5)
+    set_clock_back(any_log, 3600)
+    assert any_log.acquire_lease("rollout/digits", "b", 60.0) is None
+    assert acquire(any_log, "a", ttl_s=60.0).fence == first.fence
+    time.sleep(0.6)
+    assert any_log.acquire_lease("rollout/digits", "b", 60.0) is None
+    assert any_log.append_decision(first, "rollout/digits", 1, "advance", {})
+
+
+def test_log_of_the_first_schema_is_upgraded(any_log: Coordination) -> None:
+    lease = acquire(any_log, "a")
+    with any_log.database.writing() as connection:
+        connection.exec_driver_sql("ALTER TABLE leases DROP COLUMN ttl_s")
+        connection.exec_driver_sql("UPDATE log_schema SET version = 1")
+    url = any_log.database.url.render_as_string(hide_password=False)
+    for _ in range(2):
+        store = LogStore(url)
+        upgraded = Coordination(store)
+        assert upgraded.acquire_lease("rollout/digits", "b", 60.0) is None
+        assert acquire(upgraded, "a").fence == lease.fence
+        store.close()
 
 
 def test_decision_is_stored_once(log: Coordination) -> None:
@@ -71,6 +129,34 @@ def test_servers_report(log: Coordination) -> None:
     ((name, _, content),) = log.read_servers(MODEL, 60.0)
     assert (name, content) == ("s1", {"loaded": [1, 2]})
     assert log.read_servers(MODEL, -1.0) == []
+
+
+def test_report_of_a_server_that_polls_rarely_stays_for_its_own_time(
+    any_log: Coordination,
+) -> None:
+    any_log.report_server("often", MODEL, {})
+    any_log.report_server("rarely", MODEL, {"live_s": 900.0})
+    set_clock_back(any_log, -300)  # that is, 300 s pass
+    assert [name for name, *_ in any_log.read_servers(MODEL, 60.0)] == ["rarely"]
+    set_clock_back(any_log, -700)
+    assert any_log.read_servers(MODEL, 60.0) == []
+
+
+def test_report_from_before_the_clock_was_set_back_does_not_count(any_log: Coordination) -> None:
+    any_log.report_server("dead", MODEL, {})
+    set_clock_back(any_log, 3600)
+    any_log.report_server("alive", MODEL, {})
+    assert [name for name, *_ in any_log.read_servers(MODEL, 60.0)] == ["alive"]
+
+
+def test_servers_that_ended_long_ago_are_forgotten(any_log: Coordination) -> None:
+    for name in ("old", "new"):
+        any_log.report_server(name, MODEL, {})
+        set_clock_back(any_log, -200_000)
+    any_log.report_server("newest", MODEL, {})
+    with any_log.database.reading() as connection:
+        names = connection.exec_driver_sql("SELECT server_id FROM servers").scalars().all()
+    assert names == ["newest"]
 
 
 def test_answers_of_a_rollout_are_read(tmp_path: Path) -> None:

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eyevsai.inference_log.ids import ID_LENGTH, Identities, first_id, time_of
+from eyevsai.inference_log.ids import (
+    ID_LENGTH,
+    MAX_AGE_S,
+    Identities,
+    first_id,
+    new_request_id,
+    time_of,
+)
 
 
 def test_id_is_a_uuid_of_version_7_with_a_tag() -> None:
@@ -62,3 +69,25 @@ def test_first_id_is_a_bound_of_its_time() -> None:
     before = time.time() - 0.002
     answer_id = identities.new_id()
     assert first_id(before) <= answer_id < first_id(time.time() + 0.002)
+
+
+def test_request_has_one_id_whoever_answers_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = new_request_id()
+    answer_id = Identities(b"secret").id_of_request(request)
+    assert answer_id == Identities(b"secret").id_of_request(request)
+    assert answer_id is not None
+    assert answer_id[:32] == request
+    assert Identities(b"secret").is_valid(answer_id)
+    assert not Identities(b"other secret").is_valid(answer_id)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + MAX_AGE_S + 1)
+    assert Identities(b"secret").id_of_request(request) is None  # ids are an index of time
+    monkeypatch.setattr(time, "time", lambda: now - 10)
+    assert Identities(b"secret").id_of_request(request) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "0" * 32, "A" * 32, "01a22b0c3792771ba57017e612a3c9530", "\u0661" * 32]
+)
+def test_other_text_is_no_request(text: str) -> None:
+    assert Identities(b"secret").id_of_request(text) is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from eyevsai.inference_log.database import insert_ignoring
 from eyevsai.inference_log.label_rules import StoredLabel, resolve
-from eyevsai.inference_log.label_store import MAX_AHEAD_S
+from eyevsai.inference_log.label_store import MAX_AHEAD_S, LabelResults
 from eyevsai.inference_log.labels import LabelReader
 from eyevsai.inference_log.records import KINDS, Label, kind_of
 from eyevsai.inference_log.schema import labels as labels_table
@@ -227,3 +227,30 @@ def test_suggested_answers_count_with_the_label_after_the_suggestion(tmp_path: P
     first = reader.accepted(MODEL)
     assert (first[0].id, first[0].label) == (answers[0].id, "two")
     assert len(first) == 4
+
+
+def test_flood_of_contradictory_labels_of_one_answer_is_stored_in_linear_time(
+    tmp_path: Path,
+) -> None:
+    store, (answer,) = make_log(tmp_path, 1)
+
+    def flood(start: int) -> tuple[float, LabelResults]:
+        """Store labels of one source that alternate, and return the CPU time."""
+        records = [
+            Label(answer.id, ("one", "two")[index % 2], "rule:flood", at=1_000.0 + index)
+            for index in range(start, start + 10_000)
+        ]
+        before = time.process_time()
+        results = store.add_labels(records)
+        return time.process_time() - before, results
+
+    seconds, results = zip(*(flood(start) for start in range(0, 60_000, 10_000)), strict=True)
+    assert [each.total("accepted") for each in results] == [10_000] * 6
+    assert min(seconds[3:]) < 3 * min(seconds[:2])
+    again = flood(20_000)[1]
+    assert (again.total("repeated"), again.total("accepted")) == (10_000, 0)
+    newest = Label(answer.id, "two", "rule:flood", at=2e6)
+    assert store.add_labels([newest]).total("repeated") == 1
+    assert store.add_labels([Label(answer.id, "one", "rule:flood", at=3e6)]).total("accepted") == 1
+    conflict = Label(answer.id, "two", "rule:flood", at=3e6)
+    assert store.add_labels([conflict]).total("conflicting") == 1

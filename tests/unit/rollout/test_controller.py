@@ -88,3 +88,14 @@ def test_overtaken_controller_does_not_promote_again(tmp_path: Path) -> None:
     with pytest.raises(JobError, match="decided on the rollout of pets meanwhile"):
         controller.step()
     assert registry.promoted == []
+
+
+def test_server_that_polls_every_two_minutes_does_not_hold_up_a_rollout(tmp_path: Path) -> None:
+    store = LogStore.open(f"sqlite:///{tmp_path / 'log.db'}")
+    log, registry = StoredRolloutLog(store), Registry()
+    store_decision(log, FIRST, "another")
+    report = {"run": FIRST.run_id, "seq": FIRST.seq, "is_loaded": True, "live_s": 360.0}
+    log.report_server("server-a", "pets", report)
+    with store.writing() as connection:
+        connection.exec_driver_sql("UPDATE servers SET at = at - 110")
+    assert Controller("pets", log, registry).step().decided == ("advance",)

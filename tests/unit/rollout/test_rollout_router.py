@@ -195,7 +195,8 @@ def test_server_reports_and_shows_state_and_evidence(tmp_path: Path) -> None:
     log = StoredRolloutLog(store)
     server = Server(log)
     server.poll(None)
-    assert log.read_servers("pets", 60) == [("server-a", {"run": "", "seq": 0})]
+    first = {"run": "", "seq": 0, "live_s": 60.0}
+    assert log.read_servers("pets", 60) == [("server-a", first)]
     assert server.gauge("state", state="none") == 1
     lease = log.acquire_lease("rollout/pets", "me", 60)
     state = {"state": {"phase": "split", "hold": "held"}, "evidence": None}
@@ -213,6 +214,7 @@ def test_server_reports_and_shows_state_and_evidence(tmp_path: Path) -> None:
         "is_loaded": True,
         "failure": "its checksums differ",
         "tripped": "5 failures in a row, the last one: out of memory",
+        "live_s": 60.0,
     }
     assert server.gauge("state", state="held") == 1
     assert sum(server.gauge("state", state=name) or 0 for name in STATES) == 1

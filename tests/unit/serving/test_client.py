@@ -81,13 +81,32 @@ def test_prediction_and_feedback(tmp_path: Path) -> None:
     assert server.requests[0][1]["eyevsai-key"] == "anna"
 
 
-@pytest.mark.parametrize("status", [503, 429])
-def test_busy_server_is_asked_again(status: int) -> None:
-    server = Server(status, status)
+@pytest.mark.parametrize(
+    ("status", "media_type"),
+    [(503, "application/json"), (429, "application/json"), (502, "text/html"), (500, "text/plain")],
+)
+def test_busy_server_and_proxy_without_a_server_are_asked_again(
+    status: int, media_type: str
+) -> None:
+    server = Server(status, status, headers={"Content-Type": media_type})
     with serving(server, lifespan="off") as port, Client(f"http://127.0.0.1:{port}") as client:
         assert client.predict(b"image").label == "7"
-    assert len(server.requests) == 3
+        client.predict(b"image")
+    assert len(server.requests) == 4
     assert {body for _, _, body in server.requests} == {b"image"}
+    # the same for all attempts, so that the answers have one row in the log
+    names = [headers["eyevsai-request"] for _, headers, _ in server.requests]
+    assert len(set(names[:3])) == 1
+    assert names[3] != names[0]
+
+
+def test_failure_of_the_model_is_not_asked_again() -> None:
+    server = Server(500, headers={"Content-Type": "application/json"})
+    with serving(server, lifespan="off") as port:
+        client = Client(f"http://127.0.0.1:{port}")
+        with pytest.raises(JobError, match="a reason for 500"):
+            client.predict(b"image")
+    assert len(server.requests) == 1
 
 
 def test_pause_is_that_of_the_server() -> None:

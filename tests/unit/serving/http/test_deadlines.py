@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -12,10 +13,14 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from eyevsai.serving.http.deadlines import make_h11_protocol, make_httptools_protocol
+from eyevsai.serving.http.deadlines import (
+    make_h11_protocol,
+    make_http_protocol,
+    make_httptools_protocol,
+)
 from eyevsai.serving.http.guard import Guard
 from eyevsai.serving.http.security_settings import LimitSettings, SecuritySettings
-from tests.unit.serving.http.live import serving
+from tests.unit.serving.http.live import serving, write_certificate
 
 LIMITS = LimitSettings(
     header_timeout_s=0.4, body_timeout_s=0.4, max_body_mb=0.1, max_connections=10
@@ -167,3 +172,58 @@ def test_headers_without_an_end_are_refused(port: int) -> None:
             client.sendall(HEAD + b"X: " + b"x" * 5_000_000)
         response = receive(client)
     assert not response or response[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 431")
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def tls_port(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[int]:
+    if request.param == "uvloop":
+        pytest.importorskip("uvloop")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*write_certificate(tmp_path_factory.mktemp("tls")))
+    guard = Guard(count, security=SecuritySettings(), limits=LIMITS, host="127.0.0.1")
+    http = make_http_protocol(LIMITS, context)
+    with serving(guard, http=http, lifespan="off", loop=request.param) as port:
+        yield port
+
+
+def connect_tls(port: int) -> ssl.SSLSocket:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(connect(port))
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n"])
+def test_handshake_that_stalls_is_closed(tls_port: int, sent: bytes) -> None:
+    start = time.monotonic()
+    with connect(tls_port) as client:
+        client.sendall(sent)
+        receive(client)
+    assert time.monotonic() - start < 5
+
+
+def test_handshakes_are_counted_as_connections(tls_port: int) -> None:
+    stalled = [connect(tls_port) for _ in range(LIMITS.max_connections)]
+    time.sleep(0.1)
+    try:
+        start = time.monotonic()
+        with connect(tls_port) as client:
+            assert receive(client) == b""
+        assert time.monotonic() - start < LIMITS.header_timeout_s / 2  # at once, not by a deadline
+    finally:
+        for client in stalled:
+            client.close()
+    time.sleep(0.2)
+    with connect_tls(tls_port) as client:
+        client.sendall(HEAD + b"Content-Length: 3\r\n\r\nabc")
+        assert receive_body(client) == b"3"
+
+
+def test_requests_over_tls_are_answered_and_have_deadlines(tls_port: int) -> None:
+    with connect_tls(tls_port) as client:
+        for _ in range(2):
+            client.sendall(HEAD + b"Content-Length: 3\r\n\r\nabc")
+            assert receive_body(client) == b"3"
+        trickle(client, HEAD[:10])
+        assert receive(client).startswith(b"HTTP/1.1 408")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -92,7 +93,11 @@ def test_home_folder_is_expanded_and_only_a_proxy_names_the_client(
     monkeypatch.setenv("EYEVSAI_TOKENS", "predict " + "t" * 30)
     certificate, key = write_certificate(tmp_path)
     options: dict[str, Any] = {}
+    loaded: list[Any] = []
     monkeypatch.setattr(assembly, "run_server", lambda *_, **values: options.update(values))
+    monkeypatch.setattr(
+        ssl.SSLContext, "load_cert_chain", lambda _, cert, key, **__: loaded.append((cert, key))
+    )
     server = assembly.ModelServer(
         assembly.ServerConfig(
             ServeSettings(name="stripes/1", port=0, device="cpu", state_dir=str(tmp_path)),
@@ -100,7 +105,8 @@ def test_home_folder_is_expanded_and_only_a_proxy_names_the_client(
             log=LogWriterSettings(log=OFF),
         )
     )
+    loaded.clear()  # the check at the start
     with server.bind().socket:
         server.run(lambda: None)
-    assert (options["ssl_certfile"], options["ssl_keyfile"]) == (certificate, key)
+    assert loaded == [(certificate, key)]
     assert options["proxy_headers"] is behind_proxy

@@ -22,6 +22,7 @@ from eyevsai.serving.http.answers import (
 )
 from eyevsai.serving.http.routing import RegistryState, Route
 from eyevsai.serving.http.service import PredictionService
+from eyevsai.serving.http.tasks import IdleTask
 from eyevsai.serving.http.versions import VersionTable
 from tests.unit.serving.http.conftest import Bench, make_faulty, make_image, make_version
 
@@ -297,6 +298,32 @@ def test_a_shadow_gets_the_image_of_a_failure_too(image: bytes) -> None:
     assert (second.key, second.step) == ("anna", "run:0")
 
 
+def test_shadows_wait_until_a_core_is_left_for_the_event_loop(image: bytes) -> None:
+    release = threading.Event()
+
+    def predict(count: int) -> np.ndarray:
+        release.wait(10)
+        return VALID
+
+    shadowed: list[int] = []
+    version, busy = make_version(2), make_faulty(predict)
+    bench = Bench(busy, size=2)
+
+    async def occupy(service: PredictionService) -> None:
+        request = asyncio.create_task(service.predict(image))
+        while service.pool.busy < 1:
+            await asyncio.sleep(0.01)
+        assert service.pool.submit_idle(IdleTask(version, image, lambda _: shadowed.append(1)))
+        await asyncio.sleep(0.2)
+        assert not shadowed  # one of two workers is busy
+        release.set()
+        await request
+        while not shadowed:
+            await asyncio.sleep(0.01)
+
+    bench.run(occupy)
+
+
 def test_shadows_are_dropped_before_any_request_waits(image: bytes) -> None:
     release = threading.Event()
 
@@ -418,3 +445,31 @@ def test_a_stuck_worker_without_a_successor_still_gets_504(
         assert (await service.predict(image)).status == 200
 
     bench.run(hang)
+
+
+def test_unexpected_error_of_a_worker_is_in_the_log_and_not_in_the_answer(
+    image: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    def read(cell: Any, depth: Any) -> Any:
+        raise RuntimeError("/home/anna/secret.png")
+
+    bench = Bench(make_version(), size=1)
+    bench.table.production.read = read
+
+    async def predict_twice(service: PredictionService) -> list[Any]:
+        return await asyncio.gather(
+            service.predict(image), service.predict(image), return_exceptions=True
+        )
+
+    errors = bench.run(predict_twice)
+    ids = [answer.id for answer in bench.answers]
+    assert len(set(ids)) == 2
+    for error, answer_id in zip(errors, ids, strict=True):
+        assert isinstance(error, ModelError)
+        assert (error.status, error.reason) == (500, "model")
+        assert "secret" not in error.message
+        assert answer_id in error.message
+        assert any(
+            answer_id in record.getMessage() and record.exc_info for record in caplog.records
+        )
+    assert all("secret" in answer.error for answer in bench.answers)  # in the inference log
