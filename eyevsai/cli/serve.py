@@ -10,6 +10,7 @@ from eyevsai import config
 from eyevsai.cli.options import argument, merge_model, pick_settings, with_options
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.settings import Setting, list_settings
+from eyevsai.executors.settings import ReplicaSettings
 from eyevsai.inference_log.settings import LogWriterSettings
 from eyevsai.serving.http.security_settings import LimitSettings, SecuritySettings
 from eyevsai.serving.http.settings import ServeSettings
@@ -29,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 
 def serve_settings() -> tuple[Setting, ...]:
     """Return the settings of `serve`, each once."""
-    parts = (ServeSettings, SecuritySettings, LimitSettings, LogWriterSettings)
+    parts = (ServeSettings, ReplicaSettings, SecuritySettings, LimitSettings, LogWriterSettings)
     settings: dict[str, Setting] = {}
     for part in parts:
         for setting in list_settings(part):
@@ -45,6 +46,7 @@ def serve(served: Served = None, **values: Any) -> None:
     """
     values = merge_model(served, values, "name")
     settings = config.compose(ServeSettings, values)
+    cluster = config.compose(ReplicaSettings, values)
     security = config.compose(SecuritySettings, values)
     limits = config.compose(LimitSettings, values)
     logged = config.compose(LogWriterSettings, values)
@@ -53,4 +55,4 @@ def serve(served: Served = None, **values: Any) -> None:
         from eyevsai.serving.http.assembly import ServerConfig
         from eyevsai.workflows.serve import serve as job
 
-    job(ServerConfig(settings, security, limits, logged), config.take_run_id())
+    job(ServerConfig(settings, security, limits, logged), cluster, config.take_run_id())

@@ -39,7 +39,7 @@ FOLDERS = Topic(
 STORE = Topic(
     "Tracking store",
     "Variables of MLflow, and of the storage behind it. The processes that eyevsai starts inherit "
-    "them; on a Ray cluster, those that begin with `MLFLOW_`, `EYEVSAI_` or `AWS_`.",
+    "them; on a Ray cluster, those that begin with `MLFLOW_`, `EYEVSAI_`, `AWS_` or `PG`.",
     (
         Variable("MLFLOW_TRACKING_URI", "Database or server; `sqlite:///mlflow.db` by default."),
         Variable("MLFLOW_TRACKING_USERNAME", "Login of the tracking server."),
@@ -102,6 +102,10 @@ COMPUTE = Topic(
         ),
         Variable("EYEVSAI_LAUNCHER", "Process that started this rank; set by rank 0."),
         Variable("RAY_USAGE_STATS_ENABLED", "Usage statistics of Ray; eyevsai sets 0."),
+        Variable(
+            "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH",
+            "Set for Ray's HTTP proxies, which then answer 503 in place of a lost replica.",
+        ),
         Variable("TF_CPP_MIN_LOG_LEVEL", "Messages of TensorFlow; eyevsai sets 3, errors only."),
     ),
 )

@@ -18,7 +18,7 @@ from eyevsai.executors.base import Executor, State, Status, Task, TaskHandle, ru
 from eyevsai.store.uris import find_store
 
 # prefixes of the environment variables that tasks need on every machine
-VARIABLE_PREFIXES = ("MLFLOW_", "EYEVSAI_", "AWS_")
+VARIABLE_PREFIXES = ("MLFLOW_", "EYEVSAI_", "AWS_", "PG")
 CONNECT_TIMEOUT_S, CLOCK_TIMEOUT_S = 5.0, 10.0
 RETRIES = 2  # of a task whose process or machine was lost
 PACKAGE = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ class RayExecutor(Executor):
         except ModuleNotFoundError as error:
             raise missing_extra("--executor ray", "ray") from error
         if address is not None:
-            _check_reachable(address)
+            check_reachable(address)
         self.address = address
         self._clock: Any = None
 
@@ -51,49 +51,69 @@ class RayExecutor(Executor):
         """
         import ray
 
-        # Ray prints lost machines to standard output, which is for the result of the command
-        with redirect_stdout(sys.stderr):
-            try:
-                self._connect(tasks)
-                _check_store_is_shared()
-                self._clock = ray.remote(_Clock).options(num_cpus=0, max_restarts=-1).remote()
-                yield
-            finally:
-                ray.shutdown()
+        num_cpus = self.max_workers * max((task.cpus for task in tasks), default=1)
+        with connected_to_ray(self.address, num_cpus):
+            self._clock = ray.remote(_Clock).options(num_cpus=0, max_restarts=-1).remote()
+            yield
 
     def submit(self, task: Task, folder: Path) -> TaskHandle:
         """Submit the task to Ray; `folder` is unused, the task's output is in Ray's own logs."""
         del folder
         return _RemoteCall(task, self._clock)
 
-    def _connect(self, tasks: Sequence[Task]) -> None:
-        import ray
 
-        # without this, Ray sends usage statistics to its developers
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        local_cluster = {
-            "num_cpus": self.max_workers * max((task.cpus for task in tasks), default=1),
-            "include_dashboard": False,
-        }
-        options = local_cluster if self.address is None else {"address": self.address}
+@contextmanager
+def connected_to_ray(
+    address: str | None, num_cpus: int, variables: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """Connect to a cluster, or start one on this machine; disconnect, or end it, at exit.
+
+    Args:
+        address: address of a running cluster; None for a temporary one.
+        num_cpus: cores of a temporary cluster.
+        variables: environment variables of all processes of this connection. Ray shows them to all
+            users of the cluster.
+
+    Raises:
+        UserError: the cluster is unreachable, or has machines that cannot access the store.
+    """
+    import ray
+
+    # Ray prints lost machines to standard output, which is for the result of the command
+    with redirect_stdout(sys.stderr):
         try:
-            ray.init(
-                **options,
-                runtime_env={"py_modules": [str(PACKAGE)]},
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            reason = first_line(error)[:200]
-            if self.address is None:
-                raise UserError(
-                    f"Cannot start a Ray cluster on this machine ({reason}). Fix the cause, or use "
-                    "--executor local."
-                ) from error
-            raise _connection_error(self.address, reason) from error
+            _connect(address, num_cpus, variables or {})
+            _check_store_is_shared()
+            yield
+        finally:
+            ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
+def _connect(address: str | None, num_cpus: int, variables: Mapping[str, str]) -> None:
+    import ray
+
+    # without this, Ray sends usage statistics to its developers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    local_cluster = {"num_cpus": num_cpus, "include_dashboard": False}
+    options = local_cluster if address is None else {"address": address}
+    environment: dict[str, Any] = {"py_modules": [str(PACKAGE)]}
+    if variables:
+        environment["env_vars"] = dict(variables)
+    try:
+        ray.init(
+            **options, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR
+        )
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        reason = first_line(error)[:200]
+        if address is None:
+            raise UserError(
+                f"Cannot start a Ray cluster on this machine ({reason}). Fix the cause, or use "
+                "--executor local."
+            ) from error
+        raise _connection_error(address, reason) from error
+
+
+def check_reachable(address: str) -> None:
     """Raise UserError if no server listens at the address; Ray itself would retry for 15 minutes.
 
     An address without a port, such as `auto`, is not checked.
@@ -122,9 +142,6 @@ class _RemoteCall(TaskHandle):
 
         super().__init__(task)
         self.clock = clock
-        environment = {
-            name: value for name, value in os.environ.items() if name.startswith(VARIABLE_PREFIXES)
-        }
         # one call per worker process, so that no call sees the module state of another
         remote_function = ray.remote(max_calls=1)(_run_task).options(
             name=task.name,
@@ -133,7 +150,7 @@ class _RemoteCall(TaskHandle):
             max_retries=RETRIES,
             scheduling_strategy="SPREAD",
         )
-        self.reference = remote_function.remote(task, environment, str(Path.cwd()), clock)
+        self.reference = remote_function.remote(task, select_environment(), str(Path.cwd()), clock)
 
     def poll(self) -> Status:
         """Return the state of the call, and its runtime since its latest start on a worker."""
@@ -201,11 +218,7 @@ class _Clock:
 def _run_task(
     task: Task, environment: Mapping[str, str], folder: str, clock: Any
 ) -> dict[str, Any]:
-    """Run a task in a worker process of Ray.
-
-    The environment variables are an argument because Ray shows those of a `runtime_env` to all
-    users of the cluster.
-    """
+    """Run a task in a worker process of Ray."""
     import ray
 
     from eyevsai.core.logging import configure_logging
@@ -219,16 +232,31 @@ def _run_task(
     return run_call(task.call, task.arguments)
 
 
-def _check_store_is_shared() -> None:
-    """Raise UserError if the store is a local SQLite file and the cluster has other machines."""
+def select_environment() -> dict[str, str]:
+    """Return the environment variables that processes on other machines need.
+
+    They are passed as an argument, because they can contain passwords: Ray shows those of a
+    `runtime_env` to all users of the cluster.
+    """
+    return {name: value for name, value in os.environ.items() if name.startswith(VARIABLE_PREFIXES)}
+
+
+def find_other_machines() -> list[str]:
+    """Return the addresses of the machines of the connected cluster, without this one."""
     import ray
 
     local_address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call,unused-ignore]
     nodes = ray.nodes()  # type: ignore[no-untyped-call,unused-ignore]
-    others = {node["NodeManagerAddress"] for node in nodes if node["Alive"]} - {local_address}
+    addresses = {node["NodeManagerAddress"] for node in nodes if node["Alive"]}
+    return sorted(addresses - {local_address})
+
+
+def _check_store_is_shared() -> None:
+    """Raise UserError if the store is a local SQLite file and the cluster has other machines."""
+    others = find_other_machines()
     if others and find_store().startswith("sqlite:"):
         raise UserError(
             "The SQLite store of this machine is not accessible from the other machines of the "
-            f"cluster ({', '.join(sorted(others)[:3])}). Set MLFLOW_TRACKING_URI to a server: "
+            f"cluster ({', '.join(others[:3])}). Set MLFLOW_TRACKING_URI to a server: "
             "docs/team.md."
         )

@@ -6,16 +6,26 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.settings import Choice, Doc, Parameter, Range, Settings, as_flag, require_option
+from eyevsai.core.settings import (
+    Choice,
+    Doc,
+    NotLogged,
+    Parameter,
+    Range,
+    Settings,
+    as_flag,
+    require_option,
+)
 
 LOCAL, RAY = "local", "ray"
 
 
 @dataclass(frozen=True)
-class ExecutorSettings(Settings):
-    """Executor of the jobs, and the resources of each job."""
+class ClusterSettings(Settings):
+    """Place where work runs: this machine, or a Ray cluster."""
 
     PANEL: ClassVar[str] = "Executor"
+    NEEDS_RAY: ClassVar[tuple[str, ...]] = ("ray_address",)  # without effect on this machine
 
     executor: Annotated[
         str,
@@ -29,6 +39,22 @@ class ExecutorSettings(Settings):
             "temporary one is started on this machine."
         ),
     ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.NEEDS_RAY:
+            if self.executor != RAY and getattr(self, name):
+                raise UserError(
+                    f"{as_flag(name)} requires a Ray cluster: add --executor {RAY}, or omit it."
+                )
+
+
+@dataclass(frozen=True)
+class ExecutorSettings(ClusterSettings):
+    """Executor of the jobs, and the resources of each job."""
+
+    NEEDS_RAY: ClassVar[tuple[str, ...]] = ("ray_address", "gpus_per_job")
+
     cpus_per_job: Annotated[
         int | None,
         Range(1, 1024),
@@ -38,13 +64,50 @@ class ExecutorSettings(Settings):
         float, Range(0.0, 64.0), Doc("GPUs that Ray reserves for each job.")
     ] = 0.0
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("ray_address", "gpus_per_job"):
-            if self.executor != RAY and getattr(self, name):
-                raise UserError(
-                    f"{as_flag(name)} requires a Ray cluster: add --executor {RAY}, or omit it."
-                )
+
+@dataclass(frozen=True)
+class ReplicaSettings(ClusterSettings):
+    """Executor of a server, and the number and resources of its replicas."""
+
+    NEEDS_RAY: ClassVar[tuple[str, ...]] = (
+        "ray_address",
+        "replicas",
+        "cpus_per_replica",
+        "gpus_per_replica",
+    )
+
+    executor: Annotated[
+        str,
+        Choice((LOCAL, RAY)),
+        NotLogged(),
+        Doc("local: one server. ray: replicas of it on a Ray cluster (extra ray-serve)."),
+    ] = LOCAL
+    ray_address: Annotated[
+        str | None,
+        NotLogged(),
+        Doc(
+            "Address of a running Ray cluster, such as auto or 10.0.0.1:6379; by default a "
+            "temporary one is started on this machine."
+        ),
+    ] = None
+    replicas: Annotated[
+        int | None,
+        Range(1, 1000),
+        NotLogged(),
+        Doc("Number of replicas, each with all versions that are in use; 1 by default."),
+    ] = None
+    cpus_per_replica: Annotated[
+        int | None,
+        Range(1, 1024),
+        NotLogged(),
+        Doc("CPU cores that Ray reserves for each replica, and its workers; 1 by default."),
+    ] = None
+    gpus_per_replica: Annotated[
+        float,
+        Range(0.0, 64.0),
+        NotLogged(),
+        Doc("GPUs, or a share of one, that Ray reserves for each replica."),
+    ] = 0.0
 
 
 @dataclass(frozen=True)

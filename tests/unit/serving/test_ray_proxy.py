@@ -1,0 +1,61 @@
+"""Answers of Ray's proxies in place of a lost replica, and the errors of replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from eyevsai.core.errors import UserError
+from eyevsai.serving.ray.proxy import UnansweredRequests, make_middleware
+from eyevsai.serving.ray.replica import ReplicaStartError, find_error
+
+HEAD = {"type": "http.response.start", "status": 200, "headers": []}
+PART = {"type": "http.response.body", "body": b"a", "more_body": True}
+END = {"type": "http.response.body", "body": b"b"}
+
+
+def run_proxy(messages: Sequence[dict[str, Any]], kind: str = "http") -> list[dict[str, Any]]:
+    """Return what a client gets if a proxy sends `messages` and ends."""
+    sent: list[dict[str, Any]] = []
+
+    async def proxy(scope: Any, receive: Any, send: Any) -> None:
+        for message in messages:
+            await send(message)
+
+    async def keep(message: Any) -> None:
+        sent.append(message)
+
+    (middleware,) = make_middleware()
+    assert middleware.cls is UnansweredRequests
+    asyncio.run(UnansweredRequests(proxy)({"type": kind}, None, keep))
+    return sent
+
+
+@pytest.mark.parametrize("messages", [[HEAD, END], [HEAD, PART, END], [HEAD, PART]])
+def test_responses_pass_unchanged(messages: list[dict[str, Any]]) -> None:
+    assert run_proxy(messages) == messages
+
+
+@pytest.mark.parametrize("messages", [[], [HEAD]])
+def test_lost_replica_gives_503_with_the_time_of_a_retry(messages: list[dict[str, Any]]) -> None:
+    head, body = run_proxy(messages)
+    assert head["status"] == 503
+    assert dict(head["headers"])[b"retry-after"] == b"1"
+    assert "Send the request again" in json.loads(body["body"])["error"]
+
+
+def test_other_protocols_are_left_alone() -> None:
+    assert run_proxy([], "websocket") == []
+
+
+@pytest.mark.parametrize("text", ["one line", 'a "quoted" name: C:\\new\\"x"', "two\nlines", "é"])
+def test_reason_of_a_failed_start_is_found_in_a_traceback(text: str) -> None:
+    error = ReplicaStartError(UserError(text))
+    message = f"The deployment failed to start.\nTraceback ...\n  raise\n{error!r}\n{error}\nmore"
+    assert find_error(f"Error:\n{error}\nSee the logs.") == text
+    assert find_error(message) is not None
+    assert find_error("RuntimeError: other") is None
