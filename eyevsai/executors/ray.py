@@ -94,7 +94,8 @@ def _connect(address: str | None, num_cpus: int, variables: Mapping[str, str]) -
 
     # without this, Ray sends usage statistics to its developers
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    local_cluster = {"num_cpus": num_cpus, "include_dashboard": False}
+    # "local": without an address, Ray would use a cluster that runs on this machine already
+    local_cluster = {"address": "local", "num_cpus": num_cpus, "include_dashboard": False}
     options = local_cluster if address is None else {"address": address}
     environment: dict[str, Any] = {"py_modules": [str(PACKAGE)]}
     if variables:

@@ -13,6 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from eyevsai.core.atomic_dir import write_atomically
 from eyevsai.core.errors import UserError, read_error, write_error
 from eyevsai.inference_log.records import Label, shorten, source_problem
 
@@ -193,13 +194,13 @@ def write_table(path: Path, header: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file.
+    """Write a file, which exists only when it is complete.
 
     Raises:
         UserError: the file cannot be written.
     """
     try:
-        path.write_text(text, encoding="utf-8")
+        write_atomically(path, text)
     except OSError as error:
         raise write_error(path, error, "Choose another --file.") from error
 

@@ -5,7 +5,7 @@ An id has 48 hexadecimal digits: a UUID of version 7 (RFC 9562), which sorts by 
 recognises its own ids without a query of the database, so that labels for invented ids cost nothing
 and are not stored.
 
-A client may send the UUID of its request. The id is then made from it: a request that is sent
+A client may send the UUID of its request. The id is then made from the request: one that is sent
 again, because its answer was lost, has one row in the log, whichever servers answer it.
 """
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import os
 import re
 import threading
@@ -52,6 +53,7 @@ class Identities:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._tag_key = self._derive("answer id")
+        self._request_key = self._derive("request")
         self._model_keys: dict[str, bytes] = {}
         self._last = 0
         self._lock = threading.Lock()
@@ -64,17 +66,31 @@ class Identities:
         uuid = _make_uuid(steps)
         return uuid + self._tag(uuid)
 
-    def id_of_request(self, request_id: str) -> str | None:
+    def id_of_request(
+        self, request_id: str, model: str, key: str | None, content: bytes
+    ) -> str | None:
         """Return the id of the answer to a request, or None if its UUID is not of these minutes.
 
-        Ids serve as an index of time: a client must not choose another one.
+        Ids serve as an index of time: a client must not choose another one. The random part is a
+        keyed hash of the whole request, so that a client cannot choose the id of another answer,
+        and requests with one UUID for different images or models have different ids.
+
+        Args:
+            request_id: UUID of version 7 of the client.
+            model: name of the model.
+            key: key of the client; None without one.
+            content: body of the request.
         """
         if not _UUID.fullmatch(request_id):
             return None
         age_s = time.time() - time_of(request_id)
         if not -MAX_AHEAD_S < age_s < MAX_AGE_S:
             return None
-        return request_id + self._tag(request_id)
+        request = json.dumps([request_id, model, key]).encode() + hashlib.sha256(content).digest()
+        digest = hashlib.blake2b(request, key=self._request_key, digest_size=8).digest()
+        number = int.from_bytes(digest) & _RANDOM_MASK | _VARIANT
+        uuid = f"{request_id[:16]}{number:016x}"
+        return uuid + self._tag(uuid)
 
     def is_valid(self, answer_id: object) -> bool:
         """Return True if an id was made with this secret. The comparison takes constant time."""

@@ -38,45 +38,6 @@ class Suggestion:
     image: Path | None  # its stored file
 
 
-def suggest(
-    database: Database,
-    model: str,
-    count: int,
-    *,
-    random_share: float,
-    since: float | None = None,
-    folder: ImageFolder | None = None,
-    with_image: bool = False,
-) -> list[Suggestion]:
-    """Select answers that were not selected before, and record them.
-
-    Random answers can have labels already: without these, wrong answers would be missing, which
-    users report. Uncertain ones have none. Draw the random part of a period at once: what was
-    suggested as uncertain is not drawn at random later.
-
-    Args:
-        database: the log.
-        model: name of the model.
-        count: largest number of answers.
-        random_share: share that is drawn at random from all answers; the others are those with the
-            lowest probability.
-        since: only answers from this time on, in Unix seconds.
-        folder: folder of the stored images.
-        with_image: only answers with a stored image; the random ones from the random sample of
-            images.
-
-    Returns:
-        The answers in random order, so that a person who labels does not see which are uncertain.
-
-    Raises:
-        LogUnavailableError: the database is unreachable.
-    """
-    selection = select_answers(
-        database, model, count, random_share=random_share, since=since, with_image=with_image
-    )
-    return record_selection(database, selection, folder)
-
-
 @dataclass(frozen=True)
 class Selection:
     """Selected answers, with their reasons by id.
@@ -98,10 +59,21 @@ def select_answers(
     since: float | None = None,
     with_image: bool = False,
 ) -> Selection:
-    """Select answers as `suggest` does, without recording them.
+    """Select answers that were not selected before; `record_selection` records them.
 
-    A process that could be killed before the answers are shown to anybody stores the selection
-    before it is recorded, so that the next one can withdraw it.
+    Random answers can have labels already: without these, wrong answers would be missing, which
+    users report. Uncertain ones have none. Draw the random part of a period at once: what was
+    suggested as uncertain is not drawn at random later.
+
+    Args:
+        database: the log.
+        model: name of the model.
+        count: largest number of answers.
+        random_share: share that is drawn at random from all answers; the others are those with the
+            lowest probability.
+        since: only answers from this time on, in Unix seconds.
+        with_image: only answers with a stored image; the random ones from the random sample of
+            images.
 
     Raises:
         LogUnavailableError: the database is unreachable.
@@ -126,9 +98,10 @@ def select_answers(
 def record_selection(
     database: Database, selection: Selection, folder: ImageFolder | None = None
 ) -> list[Suggestion]:
-    """Record selected answers, and return them in random order.
+    """Record selected answers, and return them.
 
-    Answers that another call has recorded meanwhile are left out.
+    Answers that another call has recorded meanwhile are left out. The order is random, so that a
+    person who labels does not see which are uncertain.
 
     Args:
         database: the log.
@@ -143,18 +116,6 @@ def record_selection(
         suggestions = _read(connection, recorded, folder)
     random.SystemRandom().shuffle(suggestions)
     return suggestions
-
-
-def withdraw(database: Database, suggestions: Sequence[Suggestion]) -> None:
-    """Forget that answers were selected: nobody was asked to label them.
-
-    Raises:
-        LogUnavailableError: the database is unreachable.
-    """
-    with database.writing() as connection:
-        for chunk in chunks([each.id for each in suggestions], CHUNK):
-            wanted = suggestions_table.c.id.in_(chunk)
-            connection.execute(suggestions_table.delete().where(wanted))
 
 
 def withdraw_selection(database: Database, selection: Selection) -> None:

@@ -158,7 +158,8 @@ class LogWriter:
         self._wake.set()
         self._thread.join(max(0.0, min(1.0, end - time.monotonic())))
         if lost:
-            log.error("%d records of the inference log are lost: %s", lost, self._error)
+            reason = self._error or f"the database did not respond within {timeout_s:.1f} s"
+            log.error("%d records of the inference log are lost: %s", lost, reason)
         self.store.close()
         return lost
 

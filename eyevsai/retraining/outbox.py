@@ -14,7 +14,7 @@ from typing import Any
 
 KEEP_S = 3 * 86400.0  # a message that nobody received in this time is given up
 PAUSES_S = (60.0, 600.0, 3600.0, 6 * 3600.0)  # after failed attempts; the last one repeats
-MAX_CHARACTERS = 4800  # of all messages as JSON: they are stored in a tag
+MAX_CHARACTERS = 4600  # of all messages as JSON: they are stored in a tag, with the other values
 MAX_TEXT = 400  # characters of each text of a message
 
 
@@ -33,12 +33,16 @@ class Message:
 
 @dataclass(frozen=True)
 class Outbox:
-    """Messages that wait, the oldest first, and the number of those that were given up."""
+    """Messages that wait, the oldest first, and the number of those that were given up.
+
+    `active` has the names of the alerts of the last measurement: only others are a new message.
+    """
 
     pending: tuple[Message, ...] = ()
     attempts: int = 0  # failed ones since a message was received
     retry_at: float = 0.0
     lost: int = 0
+    active: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the outbox as JSON values."""
@@ -52,6 +56,7 @@ class Outbox:
             int(values.get("attempts", 0)),
             float(values.get("retry_at", 0.0)),
             int(values.get("lost", 0)),
+            tuple(values.get("active", ())),
         )
 
     def is_due(self, now: float) -> bool:
@@ -62,8 +67,8 @@ class Outbox:
 def post(outbox: Outbox, content: Mapping[str, Any], now: float) -> Outbox:
     """Return the outbox with another message, which is due at once.
 
-    It replaces the newest one if that has the same alerts: a process that was killed posts its
-    alerts again. The oldest messages are given up if all are too long for a tag.
+    It replaces the newest one if that has the same alerts. The oldest messages are given up if all
+    are too long for a tag.
 
     Args:
         outbox: current outbox.
@@ -102,6 +107,10 @@ def note_failed(outbox: Outbox, now: float) -> Outbox:
     """
     kept = tuple(each for each in outbox.pending if each.at > now - KEEP_S)
     pause_s = PAUSES_S[min(outbox.attempts, len(PAUSES_S) - 1)]
-    return Outbox(
-        kept, outbox.attempts + 1, now + pause_s, outbox.lost + len(outbox.pending) - len(kept)
+    return replace(
+        outbox,
+        pending=kept,
+        attempts=outbox.attempts + 1,
+        retry_at=now + pause_s,
+        lost=outbox.lost + len(outbox.pending) - len(kept),
     )

@@ -63,7 +63,7 @@ def select_images(
     Groups are never divided. A group that resembles a valid or test image is a leak, and one that
     resembles a training image is trained on. Others are assigned by a hash of their pixels, so that
     an image of `recent` stays there in all later retrainings: a group is in `recent` if one of its
-    images is, which an added image cannot undo.
+    images is, which only an added image undoes that resembles a training image, too.
 
     Args:
         images: newly labelled images, each name once.

@@ -128,7 +128,7 @@ def test_loop_without_a_hand(workplace: Path) -> None:
         assert watch(eyevsai)["state"] == "needs_labels"
         before = score(client.predict(rest), truth)
         client.label(answers[:150], labels[:150])  # half of them, late
-        time.sleep(2.0)
+        wait_for_log(eyevsai, 540, labels=150)
         result = watch(eyevsai)
         assert result["state"] == "rollout", result
         assert MlflowClient().get_registered_model(NAME).aliases["candidate"] == 2
@@ -157,11 +157,11 @@ def score(answers: list[dict[str, Any]], labels: list[str]) -> float:
     )
 
 
-def wait_for_log(eyevsai: Eyevsai, count: int) -> None:
-    """Wait until the server has written its answers."""
+def wait_for_log(eyevsai: Eyevsai, count: int, labels: int = 0) -> None:
+    """Wait until the server has written its answers, and the labels of some."""
     deadline = time.monotonic() + 30
     while True:
         report = json.loads(eyevsai("monitor", "live", NAME, "--json", code=None).stdout)
-        if report["answers"] >= count:
+        if report["answers"] >= count and report["labels"]["labelled"] >= labels:
             return
-        assert time.monotonic() < deadline, report["answers"]
+        assert time.monotonic() < deadline, (report["answers"], report["labels"])

@@ -21,6 +21,7 @@ import requests
 from mlflow import MlflowClient
 
 from eyevsai.core.errors import UserError
+from eyevsai.executors.ray import connected_to_ray
 from eyevsai.inference_log.store import LogStore
 from eyevsai.registry.rollout_tag import SPLIT, TAG, RolloutTag
 from eyevsai.serving.client import Client
@@ -37,10 +38,13 @@ from tests.e2e.test_serve import (  # noqa: F401, fixtures
     workplace,
 )
 
-pytestmark = pytest.mark.skipif(
-    find_spec("ray") is None or find_spec("opencensus") is None,
-    reason="no ray-serve: pip install -e '.[ray-serve]'",
-)
+pytestmark = [
+    pytest.mark.skipif(
+        find_spec("ray") is None or find_spec("opencensus") is None,
+        reason="no ray-serve: pip install -e '.[ray-serve]'",
+    ),
+    pytest.mark.xdist_group("ray_serve"),  # the tests look for replicas among all processes
+]
 POLL_S = 0.5
 FLUSH_S = 1.0  # of the log: answers of a killed process that are not written yet
 SLACK_S = 2.0  # of a busy machine
@@ -236,6 +240,16 @@ def _check_rollout(url: str, content: bytes, pages: int) -> None:
         metrics = requests.get(page["replica"]["metrics"], timeout=5).text
         assert 'arm="candidate"' in metrics
         assert 'eyevsai_rollout_share{model="' in metrics
+
+
+@pytest.mark.slow
+@pytest.mark.processes("a cluster of two nodes, and a temporary one")
+def test_temporary_cluster_starts_beside_one_that_runs(cluster: Any) -> None:
+    import ray
+
+    with connected_to_ray(None, 3):
+        assert ray.cluster_resources()["CPU"] == 3
+        assert ray.get_runtime_context().gcs_address != cluster.address
 
 
 @pytest.mark.slow

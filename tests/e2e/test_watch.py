@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,13 +17,14 @@ import pytest
 from mlflow import MlflowClient
 
 from eyevsai.registry.retraining_runs import EXPERIMENT, find_retraining_run
+from eyevsai.retraining.outbox import PAUSES_S
 from eyevsai.retraining.record import Action, Retraining, State
 from eyevsai.rollout.policy import RolloutPolicy
 from eyevsai.rollout.state import Event, Kind, RolloutState, transition
 from eyevsai.serving.rollout_log import StoredRolloutLog
 from eyevsai.workflows.monitor.webhook import sign
 from eyevsai.workflows.watch import watch as watch_module
-from tests.conftest import Eyevsai, find_port, write_images
+from tests.conftest import SMALL, Eyevsai, write_images
 from tests.e2e.stripes import CLASSES, NAME, draw
 from tests.html_pages import check_self_contained
 from tests.receiver import SECRET, receiving
@@ -65,6 +68,8 @@ def test_same_traffic_raises_no_alert(eyevsai: Eyevsai, served: Served, workplac
     assert "240 answers" in output.stdout
     page = check_self_contained((workplace / "live.html").read_text())
     assert "No alert" in page.text
+    for caption in ("Traffic", "Model time, 99th percentile", "Difference from the reference"):
+        assert caption in page.text
     assert MlflowClient().get_experiment_by_name(EXPERIMENT) is None
 
 
@@ -196,10 +201,7 @@ def test_candidate_waits_for_another_rollout_and_its_own_is_not_repeated(
     log, topic = StoredRolloutLog(served.store), f"rollout/{NAME}"
     other = RolloutState(NAME, "a" * 32, 9, 1, "ab", RolloutPolicy(), 0.0, 0.0)
     for state in (other, transition(other, Event(Kind.ABORT), 1.0)):
-        lease = log.acquire_lease(topic, "a person", 30.0)
-        content = {"state": state.to_json(), "evidence": None}
-        assert log.append_decision(lease, topic, state.seq, "any", content)
-        log.release_lease(lease)
+        append(log, state)
         if not state.is_over:
             shifted, labels = draw(150, 900, is_shifted=True)
             served.label(served.answer(shifted), labels)
@@ -217,6 +219,39 @@ def test_candidate_waits_for_another_rollout_and_its_own_is_not_repeated(
     read(eyevsai("watch", NAME, "--json"))
     assert state_of().outcome == "aborted: too early"
     assert len(log.read_decisions(topic)) == 4
+
+
+def append(log: StoredRolloutLog, state: RolloutState) -> None:
+    """Store a state of a rollout, as a person's command does."""
+    topic = f"rollout/{NAME}"
+    lease = log.acquire_lease(topic, "a person", 30.0)
+    content = {"state": state.to_json(), "evidence": None}
+    assert log.append_decision(lease, topic, state.seq, "any", content)
+    log.release_lease(lease)
+
+
+@pytest.mark.processes("more than 64 images are decoded in worker processes")
+@pytest.mark.usefixtures("steps_in_process")
+def test_candidate_is_compared_with_a_version_that_was_promoted_meanwhile(
+    eyevsai: Eyevsai, served: Served, served_store: Path
+) -> None:
+    """It waits for the end of a rollout; then another version is in Production."""
+    log = StoredRolloutLog(served.store)
+    other = RolloutState(NAME, "a" * 32, 9, 1, "ab", RolloutPolicy(), 0.0, 0.0)
+    append(log, other)
+    shifted, labels = draw(150, 900, is_shifted=True)
+    served.label(served.answer(shifted), labels)
+    assert read(eyevsai("watch", NAME, "--start", "--json"))["state"] == "gated"
+    append(log, transition(other, Event(Kind.ABORT), 1.0))
+    images = str(served_store / "data" / "stripes")
+    flags = (*SMALL, "--epochs", "8", "--test-fraction", "0.4")
+    eyevsai("train", "--model", "deep_v1", "--data", images, *flags)
+    eyevsai("evaluate", f"{NAME}/3", "--corruption-images", "0")
+    eyevsai("promote", f"{NAME}/3")
+    result = read(eyevsai("watch", NAME, "--json"))
+    assert result["state"] == "waiting", result
+    metrics = MlflowClient().get_run(result["run_id"]).data.metrics
+    assert metrics["recent_accuracy_before"] < metrics["recent_accuracy"]
 
 
 @pytest.mark.processes("more than 64 images are decoded in worker processes")
@@ -293,6 +328,25 @@ def test_labels_that_do_not_count(eyevsai: Eyevsai, served: Served) -> None:
     assert "30 are new" in result["text"]
 
 
+@pytest.mark.processes("more than 64 images are decoded in worker processes")
+def test_labels_answer_a_request_whose_time_is_over(
+    eyevsai: Eyevsai, served: Served, workplace: Path
+) -> None:
+    """They arrived in time, but no call was made between them and the end of the request."""
+    (workplace / "retraining.toml").write_text("runs_per_week = 0\n" + POLICY)
+    images, labels = draw(60, 500)
+    ids = served.answer(images)
+    assert read(eyevsai("watch", NAME, "--start", "--json"))["state"] == "needs_labels"
+    served.label(ids[:45], labels[:45])
+    run = find_retraining_run(MlflowClient(), NAME)
+    assert run is not None
+    record = replace(state_of(), since=state_of().since - 15 * 86400)
+    run.save(record.to_json(), str(record.state), "")
+    result = read(eyevsai("watch", NAME, "--json"))
+    assert result["changes"] == ["needs_labels -> frozen"], result
+    assert "runs_per_week" in result["text"]
+
+
 def test_only_one_of_eight_watchers_works(
     eyevsai: Eyevsai, served: Served, workplace: Path
 ) -> None:
@@ -301,10 +355,11 @@ def test_only_one_of_eight_watchers_works(
 
     served.answer(draw(60, 500)[0])
     uri = f"sqlite:///{workplace / 'mlflow.db'}"
+    all_tried = threading.Barrier(8)
 
     def acquire(_: int) -> bool:
         with holding(LogStore.open(served.url), uri, NAME) as lease:
-            time.sleep(1.0 if lease else 0.0)
+            all_tried.wait(60.0)
             return lease is not None
 
     with ThreadPoolExecutor(8) as pool:
@@ -320,22 +375,32 @@ def test_alerts_arrive_when_the_receiver_is_back(
     eyevsai: Eyevsai, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A message that cannot be sent is sent once by a later call, after a pause."""
-    port = find_port()
-    monkeypatch.setenv("EYEVSAI_WEBHOOK", f"http://127.0.0.1:{port}/hook")
-    monkeypatch.setenv("EYEVSAI_WEBHOOK_SECRET", SECRET)
     served.answer(draw(300, 900, is_shifted=True)[0])
-    output = eyevsai("watch", NAME, "--json")
+    eyevsai("monitor", "live", NAME, code=1)  # a person looks: `watch` has to send it nevertheless
+    with socket.socket() as nobody:  # holds the port, at which connections are refused
+        nobody.bind(("127.0.0.1", 0))
+        port = nobody.getsockname()[1]
+        monkeypatch.setenv("EYEVSAI_WEBHOOK", f"http://127.0.0.1:{port}/hook")
+        monkeypatch.setenv("EYEVSAI_WEBHOOK_SECRET", SECRET)
+        began_at = time.time()
+        output = eyevsai("watch", NAME, "--json")
     assert (read(output)["state"], read(output)["unsent"]) == ("needs_labels", 1)
     assert "Later calls try again; waiting: 1." in " ".join(output.stderr.split())
+    run = find_retraining_run(MlflowClient(), NAME)
+    assert run is not None
+    assert run.load_alerts()["retry_at"] >= began_at + PAUSES_S[0]
+
+    def end_pause_in(seconds: float) -> None:
+        run.save_alerts(run.load_alerts() | {"retry_at": time.time() + seconds})
+
     with receiving(port) as received:
-        assert read(eyevsai("watch", NAME, "--json"))["unsent"] == 1  # within the pause
+        end_pause_in(3600.0)  # calls can take longer than the first pause
+        assert read(eyevsai("watch", NAME, "--json"))["unsent"] == 1
         assert received.requests == []
-        run = find_retraining_run(MlflowClient(), NAME)
-        assert run is not None
-        run.save_alerts(run.load_alerts() | {"retry_at": 0.0})  # the pause is over
+        end_pause_in(0.0)
         received.code = 500
         assert read(eyevsai("watch", NAME, "--json"))["unsent"] == 1
-        run.save_alerts(run.load_alerts() | {"retry_at": 0.0})
+        end_pause_in(0.0)
         received.code = 204
         for _ in range(2):
             assert read(eyevsai("watch", NAME, "--json"))["unsent"] == 0

@@ -228,6 +228,9 @@ class ModelServer:
         port = self.config.serve.metrics_port
         if port is None:
             return None
+        if self.listener is not None and self.listener.is_at(METRICS_HOST, port):
+            # both sockets could be bound, and one of them would get no connections
+            raise UserError(f"--metrics-port {port} is the port of the server. Choose another.")
         hosts = HostPolicy(METRICS_HOST, self.config.security)
         try:
             server = MetricsServer(port, self.service.metrics.registry, hosts)
@@ -247,7 +250,7 @@ class ModelServer:
         if self._writer is not None:
             secret = load_secret(settings.log_secret_file, self._writer.store.path)
             rollout_log = StoredRolloutLog(self._writer.store)
-        elif SECRET in os.environ:  # replicas split keys equally without a log, too
+        elif os.environ.get(SECRET):  # replicas split keys equally without a log, too
             secret = load_secret(None, None)
         else:
             secret = secrets.token_bytes()

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from eyevsai.serving.http.security_settings import LimitSettings
 from eyevsai.serving.http.tls import Factory, add_tls
 
-CLOSE_S = 2.0  # seconds for the body's own refusal (408) to be sent before the connection is closed
+# seconds for the last bytes of a connection, such as those of a refusal (408), before it is closed
+CLOSE_S = 2.0
 MAX_HEADERS = 64 * 1024  # bytes that are read before the headers of a request are complete
 
 if TYPE_CHECKING:
@@ -118,6 +119,13 @@ class _Limited(Base):
             self._refuse(503, "Too many connections. Try again later.")
         else:
             self._start(self.LIMITS.header_timeout_s)
+
+    def shutdown(self) -> None:
+        """Close the connection when the server ends, after the answer to a request in flight."""
+        super().shutdown()
+        if self.transport.get_extra_info("sslcontext") and self.transport.is_closing():
+            # TLS would wait for an idle client, which does not read, until the end of the drain
+            self.loop.call_later(CLOSE_S, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end_request()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from prometheus_client import (
     CollectorRegistry,
@@ -186,10 +187,13 @@ class _Series:
             metrics._requests.remove(model, number, arm, str(code))
         for histogram in (metrics._seconds, metrics._model_seconds, metrics._queue_seconds):
             histogram.remove(model, number, arm)
+        # those of all arms: prometheus_client below 0.22 raises if another arm has removed them
         for metric in (metrics._probability, metrics._unsure):
-            metric.remove(model, number)
+            with suppress(KeyError):
+                metric.remove(model, number)
         for name in self._names:
-            metrics._predictions.remove(model, number, name)
+            with suppress(KeyError):
+                metrics._predictions.remove(model, number, name)
 
     def observe(self, answer: Answer) -> None:
         code = self._codes.get(answer.status)

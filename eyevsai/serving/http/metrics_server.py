@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import threading
 from http.server import ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CollectorRegistry, MetricsHandler
 
 from eyevsai.serving.http.access import HostPolicy
 from eyevsai.serving.http.errors import RequestError
 
+log = logging.getLogger("eyevsai")
+
 METRICS_HOST = "127.0.0.1"
 TIMEOUT_S = 10.0  # for the headers of a request
 POLL_S = 0.1  # after which `close` is noticed
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, *_: Any) -> None:
+        """Log a failure; a client that closes the connection is none."""
+        if not isinstance(sys.exception(), ConnectionError):
+            log.exception("The metrics were not sent.")
 
 
 class MetricsServer:
@@ -46,7 +58,7 @@ class MetricsServer:
                 else:
                     super().do_GET()
 
-        self._server = ThreadingHTTPServer((METRICS_HOST, port), Handler)
+        self._server = _Server((METRICS_HOST, port), Handler)
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(POLL_S,), daemon=True).start()
 

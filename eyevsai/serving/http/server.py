@@ -18,8 +18,8 @@ from eyevsai.core.errors import UserError
 log = logging.getLogger("eyevsai")
 
 BACKLOG = 2048  # connections that wait to be accepted
-END_S = 9.5  # from a signal to the end of the log; the process ends within 10 s
-DRAIN_S = 8.0  # of these for requests in flight; the rest is for threads and the log
+END_S = 8.5  # from a signal to the end of the log; the process ends within 10 s
+DRAIN_S = 7.0  # of these for requests in flight; the rest is for threads and the log
 KEEP_ALIVE_S = 75.0  # longer than the idle connections of proxies, which would reuse a closed one
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")  # those that the system has end the server
 
@@ -35,6 +35,10 @@ class Listener:
     def port(self) -> int:
         """Port that the socket is bound to."""
         return int(self.socket.getsockname()[1])
+
+    def is_at(self, address: str, port: int) -> bool:
+        """Return True if connections to an address of IPv4 reach this socket."""
+        return port == self.port and self.socket.getsockname()[0] in (address, "0.0.0.0", "::")
 
 
 def bind(host: str, port: int, *, is_tls: bool = False) -> Listener:

@@ -40,7 +40,8 @@ class PredictionService:
         pool: worker threads.
         metrics: metrics of the server.
         new_id: source of ids.
-        id_of_request: returns the id of the answer to a client's request by its UUID, or None.
+        id_of_request: returns the id of the answer to a request by its UUID, model, key and
+            content; None for an unusable UUID.
         sinks: called with each answer in the event loop, or, of a shadow, in the idle thread; they
             must not block.
     """
@@ -54,7 +55,7 @@ class PredictionService:
         *,
         metrics: Metrics,
         new_id: Callable[[], str],
-        id_of_request: Callable[[str], str | None] = lambda _: None,
+        id_of_request: Callable[[str, str, str | None, bytes], str | None] = lambda *_: None,
         sinks: Sequence[Sink] = (),
     ) -> None:
         self.model, self.table, self.router, self.pool = model, table, router, pool
@@ -126,7 +127,10 @@ class PredictionService:
         Raises:
             PredictionError: there is no answer; `status` and `reason` have the cause.
         """
-        answer_id = (self.id_of_request(request_id) if request_id else None) or self.new_id()
+        answer_id: str | None = None
+        if request_id is not None and isinstance(image, bytes):
+            answer_id = self.id_of_request(request_id, self.model, key, image)
+        answer_id = answer_id or self.new_id()
         route = self._route(key, answer_id, version)
         return await self._answer(image, answer_id, route, key, bad_image_status)
 

@@ -175,7 +175,8 @@ def _wait(name: str, stop: Stop) -> bool:
         if state.status == "RUNNING":
             return True
         if state.status == "DEPLOY_FAILED" or FAILED in state.message:
-            reason = find_error(state.message) or state.message.strip().splitlines()[-1][:300]
+            lines = state.message.strip().splitlines() or [f"Ray reports {state.status}."]
+            reason = find_error(state.message) or lines[-1][:300]
             raise JobError(f"A replica did not start. {reason}")
         if not is_explained and time.monotonic() - began_at > SLOW_S:
             is_explained = True

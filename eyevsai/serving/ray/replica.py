@@ -14,16 +14,17 @@ import re
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.logging import configure_logging
-from eyevsai.core.paths import expand
 from eyevsai.serving.http.assembly import ModelServer, ServerConfig
+from eyevsai.serving.http.deadlines import make_http_protocol
 from eyevsai.serving.http.server import DRAIN_S, Listener, bind
+from eyevsai.serving.http.tls import load_certificate
 
 log = logging.getLogger("eyevsai")
 
@@ -54,7 +55,7 @@ class ReplicaContext:
         folder: current folder of the command, to which relative paths belong.
     """
 
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
     folder: str
 
 
@@ -153,6 +154,7 @@ class _PageServer:
         security = config.security
         self._listener = _bind_first(config)
         self.url = f"{self._listener.url}/metrics"
+        http: Any = make_http_protocol(config.limits, load_certificate(security))  # or a function
         options = uvicorn.Config(
             _OnlyPages(server.make_app(has_metrics=True)),
             lifespan="off",
@@ -160,8 +162,8 @@ class _PageServer:
             access_log=False,
             server_header=False,
             ws="none",
-            ssl_certfile=security.tls_cert and expand(security.tls_cert),
-            ssl_keyfile=security.tls_key and expand(security.tls_key),
+            http=http,
+            proxy_headers=security.behind_proxy,
         )
         self._server = uvicorn.Server(options)
         thread = threading.Thread(

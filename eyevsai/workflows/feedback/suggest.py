@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from eyevsai.core.errors import UserError
+from eyevsai.core.errors import UserError, write_error
+from eyevsai.core.locks import waiting_for
 from eyevsai.core.paths import expand
 from eyevsai.inference_log.files import check_source
 from eyevsai.inference_log.images import find_folder
@@ -13,13 +18,21 @@ from eyevsai.inference_log.label_summary import LabelSummary
 from eyevsai.inference_log.labels import LabelReader
 from eyevsai.inference_log.retention import DAY_S
 from eyevsai.inference_log.settings import LogSettings, SuggestSettings
-from eyevsai.inference_log.store import open_log
-from eyevsai.inference_log.suggestion_files import write_suggestions, write_tasks
-from eyevsai.inference_log.suggestions import suggest, summarize, withdraw
+from eyevsai.inference_log.store import LogStore, open_log
+from eyevsai.inference_log.suggestion_files import Unfinished, write_suggestions, write_tasks
+from eyevsai.inference_log.suggestions import select_answers, summarize
+
+log = logging.getLogger("eyevsai")
+
+UNFINISHED = "suggestions"  # folder of selections whose files are not written yet
+WAIT_S = 5.0
 
 
 def suggest_labels(name: str, settings: SuggestSettings) -> tuple[Path, dict[str, int]]:
     """Select answers to be labelled, record them, and write them to a file.
+
+    The selection of an earlier call of this machine that was killed before its file was written is
+    withdrawn.
 
     Args:
         name: name of the model.
@@ -41,35 +54,55 @@ def suggest_labels(name: str, settings: SuggestSettings) -> tuple[Path, dict[str
         )
     store = open_log(settings)
     store.check_model(name)
-    suggestions = suggest(
-        store,
-        name,
-        settings.count,
-        random_share=settings.random_share,
-        since=None if settings.days is None else time.time() - settings.days * DAY_S,
-        folder=find_folder(store, settings.images_dir),
-        with_image=settings.label_studio,
-    )
-    if not suggestions:
-        kind = (
-            "with a stored image, without a label" if settings.label_studio else "without a label"
+    with _unfinished(name, store, settings) as unfinished:
+        unfinished.withdraw(store)
+        selection = select_answers(
+            store,
+            name,
+            settings.count,
+            random_share=settings.random_share,
+            since=None if settings.days is None else time.time() - settings.days * DAY_S,
+            with_image=settings.label_studio,
         )
-        hint = (
-            "Serve with --keep-images, or omit --label-studio"
-            if settings.label_studio
-            else "Wait for answers"
-        )
-        raise UserError(f"{name} has no answers {kind} that were not suggested before. {hint}.")
-    try:
-        if settings.label_studio:
-            write_tasks(path, suggestions, store.classes(name))
-        else:
-            write_suggestions(path, suggestions)
-    except BaseException:
-        withdraw(store, suggestions)
-        raise
+        images = find_folder(store, settings.images_dir)
+        with unfinished.recorded(store, selection, path, images) as suggestions:
+            if not suggestions:
+                raise _no_answers(name, settings)
+            if settings.label_studio:
+                write_tasks(path, suggestions, store.classes(name))
+            else:
+                write_suggestions(path, suggestions)
     store.close()
     return path, summarize(suggestions)
+
+
+@contextmanager
+def _unfinished(name: str, store: LogStore, settings: SuggestSettings) -> Iterator[Unfinished]:
+    """Yield the file of a model's selection; other calls of this machine wait meanwhile."""
+    folder = expand(settings.state_dir).absolute() / UNFINISHED
+    digest = hashlib.sha256(f"{store.title}\n{name}".encode()).hexdigest()[:16]
+
+    def note(is_retry: bool) -> None:
+        if is_retry:
+            log.info("Another process selects answers of %s: waiting for it.", name)
+
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(waiting_for(folder / f"{digest}.lock", WAIT_S, note))
+        except OSError as error:
+            raise write_error(folder, error, "Choose another --state-dir.") from error
+        yield Unfinished(folder / f"{digest}.json", "--state-dir")
+
+
+def _no_answers(name: str, settings: SuggestSettings) -> UserError:
+    """Return the error that no answer can be selected."""
+    if settings.label_studio:
+        kind = "with a stored image, without a label"
+        hint = "Serve with --keep-images, or omit --label-studio"
+    else:
+        kind, hint = "without a label", "Wait for answers"
+    return UserError(f"{name} has no answers {kind} that were not suggested before. {hint}.")
 
 
 def read_label_summary(name: str, settings: LogSettings) -> LabelSummary:

@@ -137,19 +137,11 @@ def record_alerts(client: Client, measured: LiveMeasurement) -> str | None:
         client: client of the store.
         measured: measurement of the model.
     """
-    return record_change(client, measured) if have_changed(client, measured) else None
-
-
-def have_changed(client: Client, measured: LiveMeasurement) -> bool:
-    """Return True if the alerts of a model are not those of its last audit entry."""
     entries = [each for each in read_log(client, measured.model) if each.action == ALERT]
     before = entries[-1].reason if entries else NO_ALERTS
-    return (names_of(measured.alerts) or NO_ALERTS) != before
-
-
-def record_change(client: Client, measured: LiveMeasurement) -> str:
-    """Add an audit entry with the alerts of a model; return the id of its run."""
     names = names_of(measured.alerts) or NO_ALERTS
+    if names == before:
+        return None
     tags = {
         model_tag(measured.model): str(measured.version),
         "model": measured.model,

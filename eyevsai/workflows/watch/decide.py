@@ -11,7 +11,7 @@ from eyevsai.registry.stages import stage_holder
 from eyevsai.retraining.record import Ended, Event, Passed, Refused, Retraining, RolloutStarted
 from eyevsai.rollout.state import RolloutState
 from eyevsai.workflows.registry.promote import NotPromotedError
-from eyevsai.workflows.watch import rollouts
+from eyevsai.workflows.watch import rollouts, steps
 from eyevsai.workflows.watch.context import WatchContext, version_of
 from eyevsai.workflows.watch.gate import GateRules, check_candidate
 
@@ -25,6 +25,9 @@ def check(context: WatchContext, record: Retraining) -> Event | None:
     """
     if _waits_for_other(context, record, rollouts.find_rollout(context.settings, context.model)):
         return None
+    if context.production != record.production:
+        # promoted while this one was trained, or waited: it was not evaluated on `recent`
+        steps.evaluate(context, record)
     version, production = (
         find_version(context.job.tracking_uri, context.uri(number))
         for number in (record.version, context.production)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -39,6 +40,7 @@ from eyevsai.workflows.watch.labelled import LabelledImage
 log = logging.getLogger("eyevsai")
 
 NEW = "new"  # folder of labelled images in data/
+_FROM_TRAFFIC = re.compile(rf"{NEW}/[0-9a-f]{{64}}(\.[a-z]+)?")  # a class can have that name, too
 # table of all images, while their duplicates are searched; it is not kept
 ALL = "all.csv"
 _SUFFIXES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"RIFF": ".webp"}
@@ -137,7 +139,7 @@ class _Freezer:
         for sample, split in zip(self.dataset.samples, self.dataset.split_names, strict=True):
             path = sample.name.partition("/")[2] if is_single else sample.name
             _place(sample.file.path, self.folder / DATA / path)
-            is_labelled = path.startswith(f"{NEW}/")
+            is_labelled = is_from_traffic(path)
             label = corrected.get(sample.record.digest) if is_labelled else None
             self.current[path] = sample, split
             self.labels[path] = label or sample.label
@@ -174,7 +176,7 @@ class _Freezer:
             added: images from the traffic that the dataset does not have yet.
         """
         train = [path for path, (_, split) in self.current.items() if split == TRAIN]
-        earlier = sum(path.startswith(f"{NEW}/") for path in train)
+        earlier = sum(map(is_from_traffic, train))
         return earlier + added, len(train) - earlier
 
     def _group(self, samples: dict[str, Sample]) -> BaseGroups:
@@ -187,6 +189,11 @@ class _Freezer:
                 labels.setdefault(group, set()).add(self.labels[path])
         pixels = {sample.record.pixels for sample, _ in self.current.values()}
         return BaseGroups(splits, labels, pixels)
+
+
+def is_from_traffic(path: str) -> bool:
+    """Return True if the image at a path below data/ was added by a retraining."""
+    return _FROM_TRAFFIC.fullmatch(path) is not None
 
 
 def _place(source: Path, target: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from eyevsai.core.errors import UserError
@@ -38,20 +39,35 @@ class Notifier:
         """Return the outbox to store; None without a webhook, since it was not loaded."""
         return None if self._secret is None else self.outbox.to_json()
 
-    def post(self, alerts: list[Alert], details: Mapping[str, Any], *, store: bool = True) -> None:
-        """Add a message, if there are alerts.
+    def report(self, alerts: list[Alert], details: Mapping[str, Any]) -> None:
+        """Add a message and store it, if there are other alerts than in the last measurement.
+
+        The audit log cannot decide that: `monitor live` and a call without a webhook write to it
+        and send nothing.
 
         Args:
             alerts: active alerts.
             details: JSON values of the measurement, of which the version and the risk are sent.
-            store: store the outbox now; otherwise the caller stores it with something else.
+        """
+        names = tuple(each.name for each in alerts)
+        if self._secret is None or names == self.outbox.active:
+            return
+        self.post(alerts, details)
+        self.outbox = replace(self.outbox, active=names)
+        self._store()
+
+    def post(self, alerts: list[Alert], details: Mapping[str, Any]) -> None:
+        """Add a message, if there are alerts; the caller stores the outbox.
+
+        Args:
+            alerts: alerts to send.
+            details: JSON values with the version and, if it was measured, the risk.
         """
         if self._secret is None or not alerts:
             return
-        content = make_message(self._context.model, alerts, details)
-        self.outbox = post(self.outbox, content, time.time())
-        if store:
-            self._store()
+        content, before = make_message(self._context.model, alerts, details), self.outbox
+        self.outbox = post(before, content, time.time())
+        self._log_lost(before)
 
     def send(self) -> None:
         """Send the messages that are due, the oldest first, until one is not received."""
@@ -63,11 +79,14 @@ class Notifier:
             except UserError as error:
                 self.outbox = note_failed(before, time.time())
                 log.error("%s Later calls try again; waiting: %d.", error, len(self.outbox.pending))
-                if self.outbox.lost > before.lost:
-                    log.error("Messages given up: %d.", self.outbox.lost - before.lost)
+                self._log_lost(before)
             else:
                 self.outbox = note_received(before)
             self._store()
+
+    def _log_lost(self, before: Outbox) -> None:
+        if self.outbox.lost > before.lost:
+            log.error("Messages given up: %d.", self.outbox.lost - before.lost)
 
     def _store(self) -> None:
         self._check()

@@ -8,19 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eyevsai.core.atomic_dir import atomic_output_dir, write_atomically
+from eyevsai.core.atomic_dir import atomic_output_dir
 from eyevsai.core.errors import write_error
 from eyevsai.inference_log.images import find_folder
 from eyevsai.inference_log.settings import SuggestSettings
 from eyevsai.inference_log.store import LogStore
-from eyevsai.inference_log.suggestion_files import write_suggestions, write_tasks
-from eyevsai.inference_log.suggestions import (
-    Selection,
-    record_selection,
-    select_answers,
-    summarize,
-    withdraw_selection,
-)
+from eyevsai.inference_log.suggestion_files import Unfinished, write_suggestions, write_tasks
+from eyevsai.inference_log.suggestions import Selection, select_answers, summarize
 from eyevsai.workflows.watch.settings import WatchSettings
 
 log = logging.getLogger("eyevsai")
@@ -66,42 +60,23 @@ def request_labels(
         LogUnavailableError: the database is unreachable.
         UserError: the folder cannot be written.
     """
-    intent = folder.with_name(INTENT)
+    unfinished = Unfinished(folder.with_name(INTENT), "--retraining-dir")
+    unfinished.withdraw(store)
     try:
-        _withdraw_unfinished(store, intent)
         if (folder / COUNTS).is_file():
             return LabelRequest(folder, json.loads((folder / COUNTS).read_text(encoding="utf-8")))
         images = find_folder(store, settings.images_dir)
         selection = _select(store, model, count, with_image=images is not None)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        content = {"folder": folder.name, **vars(selection)}
-        write_atomically(intent, json.dumps(content), durable=True)
+        with unfinished.recorded(store, selection, folder / COUNTS, images) as selected:
+            counts = summarize(selected)
+            with atomic_output_dir(folder, "--retraining-dir") as temporary:
+                write_suggestions(temporary / TABLE, selected)
+                write_tasks(temporary / TASKS, selected, store.classes(model))
+                (temporary / COUNTS).write_text(json.dumps(counts), encoding="utf-8")
+                temporary.replace(folder)
     except OSError as error:
-        raise write_error(intent, error, "Choose another --retraining-dir.") from error
-    try:
-        selected = record_selection(store, selection, images)
-        counts = summarize(selected)
-        with atomic_output_dir(folder, "--retraining-dir") as temporary:
-            write_suggestions(temporary / TABLE, selected)
-            write_tasks(temporary / TASKS, selected, store.classes(model))
-            (temporary / COUNTS).write_text(json.dumps(counts), encoding="utf-8")
-            temporary.replace(folder)
-    except BaseException:
-        _withdraw_unfinished(store, intent)
-        raise
-    intent.unlink(missing_ok=True)
+        raise write_error(folder, error, "Choose another --retraining-dir.") from error
     return LabelRequest(folder, counts)
-
-
-def _withdraw_unfinished(store: LogStore, intent: Path) -> None:
-    """Withdraw the selection of a request whose folder was never written; delete its file."""
-    try:
-        content = json.loads(intent.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    if not (intent.with_name(content["folder"]) / COUNTS).is_file():
-        withdraw_selection(store, Selection(content["at"], content["reasons"]))
-    intent.unlink()
 
 
 def _select(store: LogStore, model: str, count: int, *, with_image: bool) -> Selection:

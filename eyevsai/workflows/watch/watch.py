@@ -25,7 +25,7 @@ from eyevsai.store.tags import JOB
 from eyevsai.workflows.job_context import job_context
 from eyevsai.workflows.monitor.alerts import PAGE, RETRAINING, Alert
 from eyevsai.workflows.monitor.gauges import HELP, list_gauges, list_state_gauges
-from eyevsai.workflows.monitor.live import have_changed, load_live_version, record_change
+from eyevsai.workflows.monitor.live import load_live_version, record_alerts
 from eyevsai.workflows.monitor.measure import LiveMeasurement
 from eyevsai.workflows.monitor.webhook import read_webhook_secret
 from eyevsai.workflows.watch.actions import HANDLERS
@@ -141,10 +141,14 @@ class _Watcher:
 
     def run(self) -> WatchResult:
         """Monitor, then act until nothing is due."""
-        self._save(elapse(self.record, self.rules, time.time()))
         measured = self._measure()
         observed = observe(self.context, measured, self.record.labels_until)
+        # first, so that labels that arrived since the last call answer a request in time
         self._save(advance(self.record, observed, time.time()))
+        elapsed = elapse(self.record, self.rules, time.time())
+        if elapsed.sequence != self.record.sequence:
+            self._save(elapsed)
+            self._save(advance(self.record, observed, time.time()))
         text = self._act()
         self._report(measured)
         return WatchResult(
@@ -162,10 +166,8 @@ class _Watcher:
     def _measure(self) -> LiveMeasurement:
         """Measure the live model; changed alerts are recorded and sent."""
         measured = measure_for_policy(self.context)
-        if have_changed(self.context.client, measured):
-            # before the audit entry: after it, the alerts have not changed any more
-            self.notifier.post(measured.alerts, measured.to_json())
-            record_change(self.context.client, measured)
+        self.notifier.report(measured.alerts, measured.to_json())
+        record_alerts(self.context.client, measured)
         self.notifier.send()
         self.context.run.log_metrics(measured.metrics())
         return measured
@@ -204,7 +206,7 @@ class _Watcher:
         before, details = self.record.state, describe(record)
         if is_failure := record.state in (State.FAILED, State.STOPPED):
             alert = Alert(RETRAINING, PAGE, details)
-            self.notifier.post([alert], {"version": self.live.number}, store=False)
+            self.notifier.post([alert], {"version": self.live.number})
         with self.context.job.stop.shielded():
             unsent = self.notifier.to_json() if is_failure else None
             self.context.run.save(record.to_json(), str(record.state), details, unsent)

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from eyevsai.inference_log.ids import Identities
+from eyevsai.inference_log.images import ImageFolder
 from eyevsai.inference_log.records import Answer, Version
 from eyevsai.inference_log.store import LogStore
+from eyevsai.inference_log.suggestions import Suggestion, record_selection, select_answers
 
 MODEL = "digits"
 CLASSES = ("zero", "one", "two")
@@ -49,3 +51,10 @@ def count_rows(store: LogStore, table: str) -> int:
     """The number of rows of a table."""
     with store.reading() as connection:
         return int(connection.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one())
+
+
+def suggest(
+    store: LogStore, count: int, *, folder: ImageFolder | None = None, **values: Any
+) -> list[Suggestion]:
+    """Select answers of the log, and record them."""
+    return record_selection(store, select_answers(store, MODEL, count, **values), folder)

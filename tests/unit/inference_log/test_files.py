@@ -24,8 +24,7 @@ from eyevsai.inference_log.images import ImageFolder, ImageSampler
 from eyevsai.inference_log.records import KeptImage, Label
 from eyevsai.inference_log.schema import images as images_table
 from eyevsai.inference_log.suggestion_files import make_config, write_suggestions, write_tasks
-from eyevsai.inference_log.suggestions import suggest
-from tests.unit.inference_log.records import CLASSES, MODEL, count_rows, make_log
+from tests.unit.inference_log.records import CLASSES, count_rows, make_log, suggest
 
 
 def read(tmp_path: Path, text: str, name: str = "labels.csv") -> list[Row]:
@@ -150,23 +149,23 @@ def test_suggestions_are_uncertain_and_random_and_come_once(tmp_path: Path) -> N
                 "UPDATE answers SET probability = ? WHERE id = ?", (0.3 + index / 1000, each.id)
             )
     store.add_labels([Label(answers[0].id, "one", "person")])
-    first = suggest(store, MODEL, 40, random_share=0.5)
+    first = suggest(store, 40, random_share=0.5)
     assert len({each.id for each in first}) == 40
     uncertain = [each for each in first if each.reason == "uncertain"]
     assert len(uncertain) == 20
     assert answers[0].id not in {each.id for each in uncertain}
     assert max(each.probability for each in uncertain) < 0.3 + 45 / 1000
     assert max(each.probability for each in first) > 0.4  # 20 of 300 at random
-    second = suggest(store, MODEL, 1000, random_share=0.1)
+    second = suggest(store, 1000, random_share=0.1)
     assert len(second) in (259, 260)  # an answer with a label can only be drawn at random
     assert not {each.id for each in first} & {each.id for each in second}
-    assert suggest(store, MODEL, 10, random_share=0.0) == []
+    assert suggest(store, 10, random_share=0.0) == []
     assert count_rows(store, "suggestions") == 40 + len(second)
 
 
 def test_suggested_table_is_added_with_labels(tmp_path: Path) -> None:
     store, answers = make_log(tmp_path, 5)
-    suggestions = suggest(store, MODEL, 5, random_share=1.0)
+    suggestions = suggest(store, 5, random_share=1.0)
     path = tmp_path / "to-label.csv"
     write_suggestions(path, suggestions)
     assert list(read_labels(path, "person")) == []
@@ -195,7 +194,7 @@ def test_tasks_contain_the_images(tmp_path: Path) -> None:
             for each, reason in zip(answers[:2], ("random", "uncertain"), strict=True)
         ]
         connection.execute(images_table.insert(), rows)
-    suggestions = suggest(store, MODEL, 4, random_share=0.5, folder=folder, with_image=True)
+    suggestions = suggest(store, 4, random_share=0.5, folder=folder, with_image=True)
     assert {each.id: each.reason for each in suggestions} == {
         answers[0].id: "random",
         answers[1].id: "uncertain",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import uuid
 
@@ -72,22 +73,40 @@ def test_first_id_is_a_bound_of_its_time() -> None:
 
 
 def test_request_has_one_id_whoever_answers_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = new_request_id()
-    answer_id = Identities(b"secret").id_of_request(request)
-    assert answer_id == Identities(b"secret").id_of_request(request)
+    request, identities = new_request_id(), Identities(b"secret")
+    content = ("digits", "anna", b"image")
+    answer_id = identities.id_of_request(request, *content)
+    assert answer_id == Identities(b"secret").id_of_request(request, *content)
     assert answer_id is not None
-    assert answer_id[:32] == request
-    assert Identities(b"secret").is_valid(answer_id)
+    assert re.fullmatch(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{31}", answer_id)
+    assert answer_id[:16] == request[:16]  # the time
+    assert identities.is_valid(answer_id)
     assert not Identities(b"other secret").is_valid(answer_id)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + MAX_AGE_S + 1)
-    assert Identities(b"secret").id_of_request(request) is None  # ids are an index of time
+    assert identities.id_of_request(request, *content) is None  # ids are an index of time
     monkeypatch.setattr(time, "time", lambda: now - 10)
-    assert Identities(b"secret").id_of_request(request) is None
+    assert identities.id_of_request(request, *content) is None
+
+
+def test_client_cannot_choose_an_id_or_give_one_id_to_different_requests() -> None:
+    identities = Identities(b"secret")
+    victim = identities.new_id()
+    ids = [
+        identities.id_of_request(victim[:32], *content)
+        for content in (
+            ("digits", None, b"image"),
+            ("digits", None, b"another image"),
+            ("digits", "anna", b"image"),
+            ("pets", None, b"image"),
+        )
+    ]
+    assert len({victim, *ids}) == 5
+    assert all(each is not None and each[:32] != victim[:32] for each in ids)
 
 
 @pytest.mark.parametrize(
     "text", ["", "x", "0" * 32, "A" * 32, "01a22b0c3792771ba57017e612a3c9530", "\u0661" * 32]
 )
 def test_other_text_is_no_request(text: str) -> None:
-    assert Identities(b"secret").id_of_request(text) is None
+    assert Identities(b"secret").id_of_request(text, "digits", None, b"image") is None

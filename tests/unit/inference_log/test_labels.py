@@ -16,13 +16,13 @@ from eyevsai.inference_log.labels import LabelReader
 from eyevsai.inference_log.records import KINDS, Label, kind_of
 from eyevsai.inference_log.schema import labels as labels_table
 from eyevsai.inference_log.schema import suggestions as suggestions_table
-from eyevsai.inference_log.suggestions import suggest
 from tests.unit.inference_log.records import (
     IDENTITIES,
     MODEL,
     count_rows,
     make_answer,
     make_log,
+    suggest,
 )
 
 
@@ -208,7 +208,7 @@ def test_suggested_answers_count_with_the_label_after_the_suggestion(tmp_path: P
     reader = LabelReader(store)
     early = Label(answers[0].id, "two", "rule:users")
     store.add_labels([early])
-    suggest(store, MODEL, 3, random_share=1.0)
+    suggest(store, 3, random_share=1.0)
     with store.writing() as connection:  # all but one of the four
         rows = [{"id": each.id, "reason": "random", "at": time.time()} for each in answers]
         for row in rows:

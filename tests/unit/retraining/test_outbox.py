@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given
@@ -18,6 +19,7 @@ from eyevsai.retraining.outbox import (
     note_received,
     post,
 )
+from eyevsai.workflows.monitor.alerts import ALERTS
 
 NOW = 1_800_000_000.0
 
@@ -51,7 +53,7 @@ def test_alerts_that_nobody_receives_are_given_up_and_counted() -> None:
 
 
 def test_repeated_alerts_are_one_message() -> None:
-    """A process that was killed before the audit entry posts its alerts again."""
+    """Alerts that come and go, or fail again, need one message: the newest."""
     box = post(post(Outbox(), content("a", "b"), NOW), content("a", "b"), NOW + 60)
     assert [each.at for each in box.pending] == [NOW + 60]
     assert box.lost == 0
@@ -66,4 +68,8 @@ def test_the_outbox_fits_a_tag(posted: list[tuple[str, int]]) -> None:
         stored = json.dumps(box.to_json(), separators=(",", ":"))
         assert len(stored) <= min(MAX_RECORD, MAX_CHARACTERS + 100)
         assert Outbox.from_json(json.loads(stored)) == box
+        full = replace(box, attempts=999, retry_at=NOW + 0.123456, active=ALERTS)
+        stored = json.dumps(full.to_json(), separators=(",", ":"))
+        assert len(stored) <= MAX_RECORD
+        assert Outbox.from_json(json.loads(stored)) == full
     assert len(box.pending) + box.lost + replaced == len(posted)

@@ -18,6 +18,7 @@ from eyevsai.inference_log.labels import LabelReader
 from eyevsai.inference_log.records import Answer, KeptImage, Label, Version
 from eyevsai.inference_log.store import LogStore
 from eyevsai.retraining.selection import RECENT
+from eyevsai.workflows.watch.freeze import is_from_traffic
 from eyevsai.workflows.watch.frozen_data import (
     DATA,
     FrozenData,
@@ -118,3 +119,11 @@ def test_labelled_images(tmp_path: Path) -> None:
     assert labelled.count_new(labelled.newest) == 0
     nothing = read_labelled(LabelReader(store), None, "m", ("cat", "dog"))
     assert nothing.images == ()
+
+
+def test_only_added_images_are_from_the_traffic() -> None:
+    """A class of the dataset can be called `new`."""
+    assert is_from_traffic(f"new/{'0a' * 32}.png")
+    assert is_from_traffic(f"new/{'0a' * 32}")
+    assert not is_from_traffic("new/photo.png")
+    assert not is_from_traffic(f"old/{'0a' * 32}.png")

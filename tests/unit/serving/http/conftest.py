@@ -78,13 +78,15 @@ class Bench:
         self.answers: list[Answer] = []
         self.metrics = Metrics("stripes", self.table)
         self.pool = WorkerPool(size, queue, stuck_after_s)
+        identities = Identities(secrets.token_bytes())
         self.service = PredictionService(
             "stripes",
             self.table,
             router(self.table),
             self.pool,
             metrics=self.metrics,
-            new_id=Identities(secrets.token_bytes()).new_id,
+            new_id=identities.new_id,
+            id_of_request=identities.id_of_request,
             sinks=[self.answers.append],
         )
         if versions:

@@ -5,10 +5,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
+from eyevsai.inference_log.ids import new_request_id
 from eyevsai.serving.http.app import MAX_KEY, build_app, read_key
 from eyevsai.serving.http.metrics import MAX_LABELS, Metrics
 from eyevsai.serving.http.versions import VersionTable
-from tests.unit.serving.http.conftest import Bench, make_version
+from tests.unit.serving.http.conftest import Bench, make_image, make_version
 
 PNG = {"Content-Type": "image/png"}
 
@@ -31,6 +32,23 @@ def test_prediction_has_id_version_arm_and_the_most_probable_classes(image: byte
         assert bench.answers[0].key == "anna"
         all_classes = client.post("/v1/predict?top_k=99", content=image).json()["probabilities"]
         assert sum(all_classes.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_request_that_is_sent_again_has_the_same_id(image: bytes) -> None:
+    bench = Bench(make_version())
+    request = {"Eyevsai-Request": new_request_id()}
+    with TestClient(build_app(bench.service)) as client:
+
+        def send(content: bytes, **headers: str) -> str:
+            headers = PNG | request | headers
+            return str(client.post("/v1/predict", content=content, headers=headers).json()["id"])
+
+        first = send(image)
+        assert send(image) == first
+        # neither another image nor another client replaces the answer in the log
+        others = [send(make_image(1)), send(image, **{"Eyevsai-Key": "anna"})]
+        invalid = [send(image, **{"Eyevsai-Request": text}) for text in ("x", "0" * 32)]
+        assert len({first, *others, *invalid}) == 5
 
 
 @pytest.mark.parametrize(

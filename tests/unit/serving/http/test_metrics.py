@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import struct
 import time
 from collections.abc import Iterator
 
@@ -37,6 +38,7 @@ def test_series_of_old_versions_are_dropped(image: bytes) -> None:
         for number in range(3, 30):
             bench.table.assign({"production": make_version(number), "candidate": candidate})
             await service.predict(image)
+            await service.predict(image, version=number)  # a second arm
 
     bench.run(serve)
     shown = shown_versions(bench.metrics)
@@ -93,3 +95,17 @@ def test_silent_client_does_not_keep_others_from_metrics(port: int) -> None:
         start = time.monotonic()
         assert get(port)[0] == 200
         assert time.monotonic() - start < 2
+
+
+def test_client_that_closes_its_connection_leaves_no_traceback(
+    port: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /me")
+        time.sleep(0.1)
+        # closed with a reset, as by a port scanner
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for _ in range(2):
+        assert get(port)[0] == 200
+        time.sleep(0.1)
+    assert "Traceback" not in capfd.readouterr().err

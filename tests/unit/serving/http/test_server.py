@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from eyevsai.core.errors import UserError
-from eyevsai.inference_log.settings import OFF, LogWriterSettings
+from eyevsai.inference_log.settings import OFF, SECRET, LogWriterSettings
 from eyevsai.serving.http import assembly
 from eyevsai.serving.http.security_settings import SecuritySettings
 from eyevsai.serving.http.server import Listener, bind, run_server
 from eyevsai.serving.http.settings import ServeSettings
+from tests.conftest import find_port
 from tests.unit.serving.http.live import write_certificate
 
 
@@ -110,3 +111,20 @@ def test_home_folder_is_expanded_and_only_a_proxy_names_the_client(
         server.run(lambda: None)
     assert loaded == [(certificate, key)]
     assert options["proxy_headers"] is behind_proxy
+
+
+def make_server(folder: Path, name: str, **values: Any) -> assembly.ModelServer:
+    settings = ServeSettings(name=name, device="cpu", state_dir=str(folder), **values)
+    return assembly.ModelServer(assembly.ServerConfig(settings, log=LogWriterSettings(log=OFF)))
+
+
+def test_metrics_port_that_is_the_port_of_the_server_is_refused(tmp_path: Path) -> None:
+    port = find_port()
+    server = make_server(tmp_path, "stripes/1", port=port, metrics_port=port)
+    with server.bind().socket, pytest.raises(UserError, match="is the port of the server"):
+        server.run(lambda: None)
+
+
+def test_empty_secret_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SECRET, "")
+    assert make_server(tmp_path, "stripes").alias == "production"
