@@ -141,9 +141,12 @@ class _Counter:
             self._add_split(step, answer)
 
     def add_shadow(self, answer: LoggedAnswer) -> None:
-        """Count the answer of the candidate to a copy of a request."""
+        """Count the answer of the candidate to a copy of a request; only the first one.
+
+        A request that its client repeats has one answer of production, but may have two shadows.
+        """
         step, production = self.steps[answer.step], self._answers.get(answer.shadow_of or "")
-        if step.share or production is None:
+        if step.share or production is None or production.id in self._shadows:
             return
         self._shadows[production.id] = answer
         step.answers += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -86,9 +87,16 @@ class Guard:
                 self._in_flight -= 1
         except ClientDisconnected:
             return
+        except asyncio.CancelledError:  # by uvicorn, at the end of the time for open requests
+            await self._refuse(
+                scope, send, RequestError(503, "The server ends.", reason="draining")
+            )
         except RequestError as error:
-            self._on_reject(error.reason)
-            await _respond(send, scope["path"], error)
+            await self._refuse(scope, send, error)
+
+    async def _refuse(self, scope: Scopes, send: Send, error: RequestError) -> None:
+        self._on_reject(error.reason)
+        await _respond(send, scope["path"], error)
 
     def _enter(self) -> None:
         if self._in_flight >= self._max_in_flight:

@@ -108,6 +108,13 @@ def test_shadow_is_compared_with_its_answer_whichever_the_log_has_first() -> Non
     assert (step.answers, step.compared, step.disagreements) == (2, 2, 1)
 
 
+def test_repeated_request_counts_with_its_first_shadow() -> None:
+    answers = [answer(1, SHADOW), shadow(2, of=1, label="dog"), shadow(3, of=1)]
+    step = count(answers, {"000001": "cat"})[SHADOW]
+    assert (step.answers, step.compared, step.disagreements) == (1, 1, 1)
+    assert step.pairs[WRONG].candidate == 1
+
+
 def test_time_of_a_shadow_is_not_compared() -> None:
     """It computes on idle cores only: equal versions would differ on a busy machine."""
     rows = [(answer(2 * n, SHADOW), shadow(2 * n + 1, 2 * n, model_ms=500.0)) for n in range(50)]
