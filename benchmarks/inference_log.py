@@ -239,12 +239,11 @@ def _run(function: str, *arguments: str) -> None:
     subprocess.run([sys.executable, "-c", CODE.format(function), *arguments], check=True)
 
 
-def measure(url: str, folder: Path) -> None:
-    """Measure one database."""
+def measure(cost_url: str, url: str, folder: Path) -> None:
+    """Measure one kind of database, in two empty ones."""
     from eyevsai.inference_log.store import LogStore
 
-    _run("measure_cost", url.replace("FILE", "cost"))
-    url = url.replace("FILE", "large")
+    _run("measure_cost", cost_url)
     with timed(f"fill {COUNT:,} answers"):
         _run("fill", url)
     print(f"size: {LogStore.open(url).file_bytes() / COUNT:.0f} bytes an answer")
@@ -261,8 +260,9 @@ def main() -> None:
     print(f"{count_cores()} cores, load {os.getloadavg()[0]:.1f} at the start", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         print("### SQLite", flush=True)
-        measure(f"sqlite:///{folder}/FILE.db", Path(folder))
+        measure(f"sqlite:///{folder}/cost.db", f"sqlite:///{folder}/large.db", Path(folder))
         if find_postgres():
             print("### PostgreSQL", flush=True)
             with start_postgres() as uri:
-                measure(create_database(uri, "log"), Path(folder))
+                cost, large = (create_database(uri, name) for name in ("cost", "large"))
+                measure(cost, large, Path(folder))
