@@ -151,6 +151,8 @@ def elapse(record: Retraining, policy: RetrainingPolicy, now: float) -> Retraini
             return replace(record, state=state, since=now, sequence=sequence, retry_at=0.0)
         case State.REFUSED:
             return _move(record, State.COOLING, now)
+        case State.FROZEN:
+            return _move(record, State.TRIGGERED, now)
         case State.WAITING:
             return _move(replace(record, outcome="no decision in time"), State.COOLING, now)
         case State.NEEDS_LABELS:
@@ -161,9 +163,10 @@ def elapse(record: Retraining, policy: RetrainingPolicy, now: float) -> Retraini
 def _has_elapsed(record: Retraining, policy: RetrainingPolicy, now: float) -> bool:
     if record.state is State.FAILED:
         return now >= record.retry_at
-    if record.state is State.NEEDS_LABELS and has_enough_labels(
-        record.reasons, record.new_labels, policy
-    ):
+    has_labels = has_enough_labels(record.reasons, record.new_labels, policy)
+    if record.state is State.FROZEN:  # the policy may require more labels than it did
+        return not has_labels
+    if record.state is State.NEEDS_LABELS and has_labels:
         return False
     durations_s = {
         State.REFUSED: 0.0,

@@ -33,7 +33,7 @@ from tests.e2e.test_serve import (  # noqa: F401, fixtures
 KILLS, CLIENTS = 20, 4
 LOST_S = 1.0  # of answers at most, by a SIGKILL
 READY_S = 30.0  # after which a test fails; 8 s are reached on a quiet machine
-END_S = 15.0  # 10 on a quiet machine; a log that is waited for after the drain would take 18
+END_S = 10.0
 TOKEN = "a-token-of-the-tests-0123456789"
 
 

@@ -18,8 +18,8 @@ from eyevsai.core.errors import UserError
 log = logging.getLogger("eyevsai")
 
 BACKLOG = 2048  # connections that wait to be accepted
-END_S = 8.5  # from a signal to the end of the log; the process ends within 10 s
-DRAIN_S = 7.0  # of these for requests in flight; the rest is for threads and the log
+END_S = 7.0  # from a signal to the end of the log; the end of the process can take 2 s more
+DRAIN_S = 6.0  # of these for requests in flight; the rest is for threads and the log
 KEEP_ALIVE_S = 75.0  # longer than the idle connections of proxies, which would reuse a closed one
 SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP", "SIGBREAK")  # those that the system has end the server
 

@@ -162,6 +162,17 @@ def test_study_precedes_the_training_if_the_policy_has_trials() -> None:
     assert len(record.trainings) == 1
 
 
+def test_frozen_data_with_too_few_labels_are_not_trained_on() -> None:
+    """The policy can be changed after the data were frozen."""
+    record = run(Retraining(), Observed((Reason.RISK,), 60, 7), Frozen("d", "k", 99))
+    assert record.state is State.FROZEN
+    stricter = replace(POLICY, min_labels=61)
+    assert elapse(record, POLICY, NOW) is record
+    record = elapse(record, stricter, NOW)
+    assert record.state is State.TRIGGERED
+    assert next_step(record, stricter, NOW).action is Action.REQUEST_LABELS
+
+
 def test_refused_model_cools_down() -> None:
     record = run(Retraining(), *TO_GATE, Refused(("worse.", "slow.")))
     assert record.outcome == "refused: worse. slow."
@@ -224,8 +235,6 @@ def test_any_order_of_events(steps: list[tuple[Event, float]], trials: int) -> N
         now += pause
         record = elapse(record, policy, now)
         step = next_step(record, policy, now)
-        if isinstance(event, Frozen) and step.action is not Action.FREEZE:
-            continue  # it is the result of that action, which `next_step` allows with labels only
         if step.action in (Action.TUNE, Action.TRAIN):
             assert has_enough_labels(record.reasons, record.new_labels, policy)
         if step.action is not None:
