@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.paths import expand
@@ -139,21 +138,26 @@ def read_rollout_policy(path: str | None, plan: str | None = None) -> RolloutPol
         plan: plan that replaces the one of the file; None to keep it.
 
     Raises:
-        UserError: the file cannot be read, or has an unknown setting or an invalid value.
+        UserError: the file cannot be read, or has an unknown setting or an invalid value; or the
+            plan is invalid.
     """
     file = expand(path or POLICY_FILE).absolute()
-    changes: dict[str, Any] = {} if plan is None else {"plan": plan}
-    if path is None and not file.is_file():
-        return RolloutPolicy(**changes)
-    return _read_file(file, changes)
+    is_missing = path is None and not file.is_file()
+    policy = RolloutPolicy() if is_missing else _read_file(file)
+    if plan is None:
+        return policy
+    try:
+        return replace(policy, plan=plan)
+    except UserError as error:
+        raise UserError(f"--plan {plan}: {error}") from None
 
 
-def _read_file(file: Path, changes: Mapping[str, Any]) -> RolloutPolicy:
+def _read_file(file: Path) -> RolloutPolicy:
     values = read_toml(file, "The policy", 'plan = "shadow,5,50"')
     if isinstance(values.get("plan"), list):
         values["plan"] = ",".join(map(str, values["plan"]))
     parsed = parse_policy(RolloutPolicy, values, file)
     try:
-        return RolloutPolicy(**{**parsed, **changes})
+        return RolloutPolicy(**parsed)
     except UserError as error:
         raise UserError(f"{file}: {str(error).removeprefix('--')}") from None

@@ -95,3 +95,14 @@ def test_mistake_in_a_policy_names_the_file(tmp_path: Path, text: str, message: 
 def test_missing_policy_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be read"):
         read_rollout_policy(str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize("plan", ["shadow,200", "50,25"])
+def test_invalid_plan_of_the_command_line_is_not_blamed_on_the_file(
+    plan: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "rollout.toml"
+    file.write_text("min_requests = 7\n", encoding="utf-8")
+    with pytest.raises(UserError, match=f"^--plan {plan}: ") as raised:
+        read_rollout_policy(str(file), plan)
+    assert file.name not in str(raised.value)
