@@ -32,9 +32,14 @@ MIN_SECRET = 16  # characters
 def read_webhook_secret(settings: AlertSettings) -> str:
     """Return the secret of the webhook's signature, from the environment or its file.
 
+    The URL is checked, too: a mistake in it must not wait for the first alert.
+
     Raises:
-        UserError: there is none, the file cannot be read, or the secret is too short.
+        UserError: there is none, the file cannot be read, the secret is too short, or the URL is
+            invalid.
     """
+    if settings.webhook is not None:
+        check_webhook(settings.webhook)
     secret = os.environ.get(WEBHOOK_SECRET, "")
     if not secret and settings.webhook_secret_file is not None:
         path = expand(settings.webhook_secret_file)

@@ -116,3 +116,9 @@ def test_command_of_the_entry_point() -> None:
     for words in ([], ["--model", "a/1"], ["--name", "a", "--model", "a/1", "--data", "x"]):
         with pytest.raises(UserError, match="Set name=NAME"):
             monitor_command(words)
+
+
+def test_invalid_url_is_found_before_the_first_alert(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EYEVSAI_WEBHOOK_SECRET", SECRET)
+    with pytest.raises(UserError, match="--webhook is not a valid URL"):
+        read_webhook_secret(AlertSettings(webhook="ftp://alerts.example.org"))
