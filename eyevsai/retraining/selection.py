@@ -94,8 +94,8 @@ def select_images(
 def choose_valid_fraction(new: int, old: int, fraction: float) -> float:
     """Return the share of the new images that becomes valid: none while they are few.
 
-    A few images among many others in valid change neither the choice of an epoch or a setting nor
-    the temperature; in training, each one counts.
+    A few images among many others in valid changed neither the regularisation of a head nor its
+    temperature; in training, each one counts: docs/decisions/048-retraining.md.
 
     Args:
         new: number of images from the traffic.
