@@ -137,6 +137,8 @@ def advance(record: Retraining, event: Event, now: float) -> Retraining:
 def elapse(record: Retraining, policy: RetrainingPolicy, now: float) -> Retraining:
     """Return the record after the time of its state is over; the same record before that.
 
+    Frozen data have no time, but ask for labels again if the policy requires more than they have.
+
     Args:
         record: current record.
         policy: the policy, with the times.
