@@ -8,7 +8,8 @@ from its start: imports, reading and decoding, building, measuring the speed, tr
 and storing the weights; the test is not part of it.
 
 from scratch, at 96 px
-    eyevsai      `eyevsai train --model deep_v2/resnet --minutes N`, which may plan another size
+    eyevsai      `eyevsai train --model MODEL --minutes N`, which may plan another size: deep_v1 for
+                 less than 20 minutes, which is more accurate then, otherwise deep_v2/resnet
     timm         resnet18 with the settings of timm's documentation for ResNets: SGD, a cosine
                  schedule with warm-up, random erasing, averaged weights
     fastai       resnet18, aug_transforms, label smoothing, fit_one_cycle
@@ -51,7 +52,8 @@ ACCURACY = "accuracy"
 MINUTES = (2.0, 6.0, 20.0)
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 STARTS = {SCRATCH: "from scratch", PRETRAINED: "from the same pretrained weights"}
-MODELS = {SCRATCH: "deep_v2/resnet", PRETRAINED: "transfer/efficientnet_lite0"}
+SMALL, LARGE, FINE_TUNED = "deep_v1/standard", "deep_v2/resnet", "transfer/efficientnet_lite0"
+LARGE_MINUTES = 20.0  # from which the large network is more accurate than the small one
 SIZES = {SCRATCH: 96, PRETRAINED: 224}  # pixels; the defaults of these models
 BATCH, WORKERS = 64, 2  # of timm and fastai
 WEIGHTS_FILE = "efficientnet_lite0.pth"  # next to the folder of the images
@@ -136,7 +138,7 @@ def make_row(start: str, minutes: float) -> Row:
     size = SIZES[start]
 
     def train_ours(data: Path, repeat: int) -> Sequence[Step]:
-        model = MODELS[start]
+        model = FINE_TUNED if start == PRETRAINED else LARGE if minutes >= LARGE_MINUTES else SMALL
         train = f"-m eyevsai train --data {data} --model {model} --minutes {minutes:g}".split()
         version = f"{data.name}-{model.replace('/', '-')}/1"
         return [

@@ -18,6 +18,7 @@ from torch.optim.adamw import adamw
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic Newton-Schulz iteration
 NUM_ITERATIONS = 5
+GRAM_RATIO = 1.5  # columns / rows above which products of Gram matrices cost less
 ADAMW_RMS = 0.2  # typical root mean square of AdamW's updates, relative to the learning rate
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of AdamW, as in PyTorch
 
@@ -99,13 +100,44 @@ class Muon(torch.optim.Optimizer):
 def orthogonalize(matrix: Tensor) -> Tensor:
     """Return a nearly orthogonal matrix with the singular vectors of `matrix`, R,C float.
 
-    Five Newton-Schulz iterations move all singular values to between about 0.7 and 1.2.
+    Five Newton-Schulz iterations move all singular values to between about 0.7 and 1.2. For a
+    matrix that is much longer than wide, the iterations multiply the small square matrix of the
+    products of its rows, and their product is applied at the end
+    (docs/decisions/053-short-trainings.md).
+    """
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    wide = matrix.float().T if is_tall else matrix.float()
+    wide = wide / wide.norm().clamp_min(1e-7)
+    is_long = wide.shape[1] > GRAM_RATIO * wide.shape[0]
+    # with products in bfloat16 or TF32, Gram matrices would be too coarse
+    is_exact = wide.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+    result = _iterate_products(wide) if is_long and is_exact else _iterate(wide)
+    return result.T if is_tall else result
+
+
+def _iterate(matrix: Tensor) -> Tensor:
+    a, b, c = COEFFICIENTS
+    for _ in range(NUM_ITERATIONS):
+        gram = matrix @ matrix.T
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        matrix = torch.addmm(matrix, factor, matrix, beta=a)
+    return matrix
+
+
+def _iterate_products(matrix: Tensor) -> Tensor:
+    """Return the same as `_iterate`, up to rounding, by products of R,R instead of R,C matrices.
+
+    Each iteration multiplies the matrix by a polynomial of its Gram matrix; polynomials of one
+    matrix commute.
     """
     a, b, c = COEFFICIENTS
-    is_tall = matrix.shape[0] > matrix.shape[1]
-    result = matrix.float().T if is_tall else matrix.float()
-    result = result / result.norm().clamp_min(1e-7)
-    for _ in range(NUM_ITERATIONS):
-        gram = result @ result.T
-        result = torch.addmm(result, torch.addmm(gram, gram, gram, beta=b, alpha=c), result, beta=a)
-    return result.T if is_tall else result
+    gram = matrix @ matrix.T
+    factors: Tensor | None = None
+    for iteration in range(NUM_ITERATIONS):
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        factor.diagonal().add_(a)
+        factors = factor if factors is None else factors @ factor
+        if iteration + 1 < NUM_ITERATIONS:
+            gram = factor @ gram @ factor
+    assert factors is not None
+    return factors @ matrix

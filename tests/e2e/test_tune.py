@@ -147,7 +147,7 @@ def test_study_that_is_better_than_the_defaults_is_used(
 ) -> None:
     space = tmp_path / "space.toml"
     space.write_text("lr = [1e-6, 0.006, 0.01, 0.03]\noptimizer = 'muon'\n")
-    small = {**DEEP, "data": stripes}
+    small = {**DEEP, "data": stripes, "crop_scale": 0.35}
     eyevsai("tune", *flags(**{**small, "epochs": 2}, n_trials=10, space=space))
     (parent,), trials = study_and_trials()
     accuracies = [run.data.metrics["best_valid_accuracy"] for run in trials]

@@ -260,6 +260,12 @@ def test_invalid_minutes_are_refused(text: str) -> None:
         accuracy.select_minutes(text)
 
 
+def test_a_small_network_takes_part_in_short_trainings() -> None:
+    for minutes, model in ((6.0, "deep_v1/standard"), (20.0, "deep_v2/resnet")):
+        participant = accuracy.make_row("scratch", minutes).participants[OURS]
+        assert model in participant.steps(Path("photographs"), 0)[0].command
+
+
 def test_starts_are_selected_by_name() -> None:
     assert accuracy.select_starts("") == ("scratch", "pretrained")
     assert accuracy.select_starts("pretrained") == ("pretrained",)
@@ -273,7 +279,7 @@ def test_accuracy_is_measured_for_the_same_time_and_weights() -> None:
         train, test = row.participants[OURS].steps(data, 1)
         assert " ".join(train.command).endswith("--minutes 2 --seed 1")
         assert f"-{test.arguments['model'].split('-', 1)[1]}" in (
-            "-deep_v2-resnet/1",
+            "-deep_v1-standard/1",
             "-transfer-efficientnet_lite0/1",
         )
         for title in row.participants.keys() - {OURS}:

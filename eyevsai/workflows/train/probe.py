@@ -19,12 +19,13 @@ from eyevsai.data.pixel_cache import PixelCache, is_cached, resize_sample
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.models.factory import build
 from eyevsai.models.shallow.learner import ShallowLearner
+from eyevsai.training.image_sizes import SMALLEST
 from eyevsai.training.settings import TrainingSettings, UnfreezingSettings
 from eyevsai.training.trainer_state import EpochMetrics
 
 log = logging.getLogger("eyevsai")
 
-BATCH = 64  # at most: smaller batches than those of the training are slower
+BATCH, SMALL_BATCH = 64, 256  # at most, the latter of small images: smaller batches are slower
 SHALLOW_IMAGES, IMAGES_PER_CLASS = 256, 6  # of the probe of the shallow family
 SAMPLES = 8  # files that are decoded to estimate the time of the pixel cache
 
@@ -64,7 +65,9 @@ def measure_speed(config: TrainConfig, dataset: Dataset) -> Speed:
     settings = config.model.settings
     assert isinstance(settings, TrainingSettings)
     parts = settings.num_micro_batches
-    batch = max(2 * parts, min(settings.batch_size, BATCH) // parts * parts)
+    largest = SMALL_BATCH if settings.image_size <= SMALLEST else BATCH
+    num_images = len(dataset.labels_of("train"))
+    batch = max(2 * parts, min(settings.batch_size, largest, num_images) // parts * parts)
     changes: dict[str, Any] = {"batch_size": batch, "minutes": None, "devices": 1}
     if isinstance(settings, UnfreezingSettings):
         changes |= {"freeze_epochs": 0, "fine_tune_epochs": 2, "weights": "none"}

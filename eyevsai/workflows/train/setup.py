@@ -14,9 +14,16 @@ from eyevsai.training.batches import check_batches
 from eyevsai.training.device import find_device, find_precision
 from eyevsai.training.image_sizes import STEP
 from eyevsai.training.limits import describe_limits, limit_settings
-from eyevsai.training.settings import LearningSettings, TrainingSettings
+from eyevsai.training.settings import LearningSettings, NetworkSettings, TrainingSettings
 
 log = logging.getLogger("eyevsai")
+
+# docs/decisions/053-short-trainings.md
+SMALL_SIDE = 32  # px; batches of images of at most this size are larger
+LARGEST_BATCH = 256
+MIN_STEPS = 100  # steps of an epoch with a batch larger than the default
+SHORT_EPOCHS = 30  # a network from scratch that trains for less sees larger crops
+MILD_CROP = 0.6
 
 
 def build_learner_and_data(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Data]:
@@ -67,6 +74,67 @@ def adapt_image_size(config: TrainConfig, dataset: Dataset) -> TrainConfig:
         short_side,
     )
     return config.with_settings(replace(settings, image_size=size))
+
+
+def adapt_batch_size(config: TrainConfig, num_images: int) -> TrainConfig:
+    """Return the configuration with larger batches for many small images.
+
+    With small images, a network from scratch spends a large part of a step on its optimizer. The
+    default batch is doubled up to `LARGEST_BATCH`, as long as an epoch has `MIN_STEPS`. The
+    learning rate is multiplied by the square root of the factor. If one of both is explicit, both
+    are kept.
+
+    Args:
+        config: settings of the run, after `adapt_image_size`.
+        num_images: images of the train split.
+    """
+    settings = config.model.settings
+    if (
+        not isinstance(settings, NetworkSettings)
+        or config.explicit & {"batch_size", "lr"}
+        or settings.image_size > SMALL_SIDE
+    ):
+        return config
+    factor = 1
+    while 2 * factor * settings.batch_size <= min(LARGEST_BATCH, num_images / MIN_STEPS):
+        factor *= 2
+    if factor == 1:
+        return config
+    batch, lr = factor * settings.batch_size, settings.lr * math.sqrt(factor)
+    log.info(
+        "Batches of %d instead of %d images, and a learning rate of %.4g instead of %.4g: the %d "
+        "images of %d px are many and small (--batch-size, --lr).",
+        batch,
+        settings.batch_size,
+        lr,
+        settings.lr,
+        num_images,
+        settings.image_size,
+    )
+    return config.with_settings(replace(settings, batch_size=batch, lr=lr))
+
+
+def adapt_crops(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with larger random crops for a short training from scratch.
+
+    Small crops prevent overfitting in many epochs, and slow the learning down in few.
+    """
+    settings = config.model.settings
+    if (
+        not isinstance(settings, NetworkSettings)
+        or "crop_scale" in config.explicit
+        or settings.epochs >= SHORT_EPOCHS
+        or settings.crop_scale >= MILD_CROP
+    ):
+        return config
+    log.info(
+        "Random crops of %g or more of an image instead of %g: the training has less than %d "
+        "epochs (--crop-scale).",
+        MILD_CROP,
+        settings.crop_scale,
+        SHORT_EPOCHS,
+    )
+    return config.with_settings(replace(settings, crop_scale=MILD_CROP))
 
 
 def limit_to_data(config: TrainConfig, num_images: int) -> TrainConfig:

@@ -17,6 +17,8 @@ from eyevsai.tuning.settings import TIMED_REPORTS, journal_path
 from eyevsai.workflows.job_context import JobContext
 from eyevsai.workflows.registry.class_lists import check_classes
 from eyevsai.workflows.train.setup import (
+    adapt_batch_size,
+    adapt_crops,
     adapt_image_size,
     describe_data_limits,
     log_default_data,
@@ -69,9 +71,12 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
     space = build_search_space(type(model.settings), config.explicit, config.tuning.space)
     log_default_data(config.trials)
     dataset = load_dataset(config.trials.data)
-    config = replace(config, trials=adapt_image_size(config.trials, dataset))
-    model = config.trials.model
     train_labels = dataset.labels_of("train")
+    trials = adapt_batch_size(adapt_image_size(config.trials, dataset), len(train_labels))
+    if getattr(model.settings, "minutes", None) is None:  # else the number of epochs is unknown
+        trials = adapt_crops(trials)
+    config = replace(config, trials=trials)
+    model = trials.model
     space, notes = limit_space(config, space, len(train_labels))
     first, conflicts = check_space(config, space, len(train_labels))
     learner = build(

@@ -10,7 +10,7 @@ from torch import nn
 
 from eyevsai.training.loss import balanced_weights, micro_batch_loss
 from eyevsai.training.lr_schedule import LRSchedule
-from eyevsai.training.muon import Muon, orthogonalize
+from eyevsai.training.muon import COEFFICIENTS, NUM_ITERATIONS, Muon, orthogonalize
 from eyevsai.training.optimizer import build_optimizer
 from eyevsai.training.settings import NetworkSettings
 
@@ -122,6 +122,31 @@ def test_orthogonalised_matrices_have_singular_values_near_one(shape: tuple[int,
     assert values.max() < 1.3
     cosine = nn.functional.cosine_similarity(result.flatten(), (left @ right).flatten(), dim=0)
     assert cosine > 0.95
+
+
+@pytest.mark.parametrize("shape", [(8, 100), (100, 8), (64, 576), (24, 30)])
+def test_products_of_gram_matrices_equal_the_iteration_itself(shape: tuple[int, int]) -> None:
+    matrix = matrices(shape, 1)[0] * torch.logspace(0, -4, shape[1])  # of very unequal columns
+    a, b, c = COEFFICIENTS
+    expected = matrix.double() / matrix.double().norm()
+    for _ in range(NUM_ITERATIONS):
+        gram = expected @ expected.T
+        expected = a * expected + (b * gram + c * gram @ gram) @ expected
+    torch.testing.assert_close(orthogonalize(matrix).double(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_gram_matrices_are_not_multiplied_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = matrices((8, 100), 1)[0]
+    exact = orthogonalize(matrix)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "medium")
+    expected = matrix / matrix.norm()
+    a, b, c = COEFFICIENTS
+    for _ in range(NUM_ITERATIONS):
+        gram = expected @ expected.T
+        factor = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        expected = torch.addmm(expected, factor, expected, beta=a)
+    assert torch.equal(orthogonalize(matrix), expected)  # the iteration itself, to the bit
+    assert not torch.equal(exact, expected)
 
 
 def test_muon_takes_the_steps_of_torchs() -> None:

@@ -1,0 +1,60 @@
+"""Batches and crops that follow from the images and from the length of a training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from eyevsai.config import TrainConfig, compose_train
+from eyevsai.workflows.train.setup import adapt_batch_size, adapt_crops
+
+
+def compose(**values: Any) -> TrainConfig:
+    return compose_train({"dataset": "pets", "preset": "cpu", **values})
+
+
+@pytest.mark.parametrize(
+    ("size", "num_images", "batch"),
+    [
+        (32, 40_000, 256),
+        (32, 25_600, 256),
+        (32, 25_599, 128),  # an epoch has 100 steps or more
+        (32, 3_685, 64),
+        (48, 40_000, 64),
+        (96, 40_000, 64),
+    ],
+)
+@pytest.mark.parametrize("model", ["deep_v1", "deep_v2/hybrid"])
+def test_batches_of_many_small_images_are_larger(
+    model: str, size: int, num_images: int, batch: int
+) -> None:
+    config = compose(model=model, image_size=size)
+    before, after = config.model.settings, adapt_batch_size(config, num_images).model.settings
+    assert (before.batch_size, after.batch_size) == (64, batch)
+    assert after.lr == pytest.approx(before.lr * math.sqrt(batch / 64))
+
+
+@pytest.mark.parametrize("explicit", [{"batch_size": 64}, {"lr": 0.001}, {"model": "transfer"}])
+def test_explicit_batches_and_rates_are_kept(explicit: dict[str, Any]) -> None:
+    config = compose(**{"model": "deep_v1", "image_size": 32} | explicit)
+    assert adapt_batch_size(config, 40_000) == config
+
+
+@pytest.mark.parametrize("model", ["deep_v1", "deep_v2"])
+def test_short_trainings_have_larger_crops(model: str) -> None:
+    assert adapt_crops(compose(model=model, epochs=29)).model.settings.crop_scale == 0.6
+    unchanged = (
+        {"epochs": 30},
+        {"epochs": 5, "crop_scale": 0.1},
+        {"epochs": 5, "dataset": "digits"},  # the dataset's own crops are larger
+    )
+    for values in unchanged:
+        config = compose(**{"model": model} | values)
+        assert adapt_crops(config) == config
+
+
+def test_the_crops_of_fine_tuning_are_kept() -> None:
+    config = compose(model="transfer", fine_tune_epochs=2)
+    assert adapt_crops(config) == config
