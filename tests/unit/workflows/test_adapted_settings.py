@@ -31,9 +31,10 @@ def test_batches_of_many_small_images_are_larger(
     model: str, size: int, num_images: int, batch: int
 ) -> None:
     config = compose(model=model, image_size=size)
-    before, after = config.model.settings, adapt_batch_size(config, num_images).model.settings
-    assert (before.batch_size, after.batch_size) == (64, batch)
-    assert after.lr == pytest.approx(before.lr * math.sqrt(batch / 64))
+    before = vars(config.model.settings)
+    after = vars(adapt_batch_size(config, num_images).model.settings)
+    assert (before["batch_size"], after["batch_size"]) == (64, batch)
+    assert after["lr"] == pytest.approx(before["lr"] * math.sqrt(batch / 64))
 
 
 @pytest.mark.parametrize("explicit", [{"batch_size": 64}, {"lr": 0.001}, {"model": "transfer"}])
@@ -44,7 +45,8 @@ def test_explicit_batches_and_rates_are_kept(explicit: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("model", ["deep_v1", "deep_v2"])
 def test_short_trainings_have_larger_crops(model: str) -> None:
-    assert adapt_crops(compose(model=model, epochs=29)).model.settings.crop_scale == 0.6
+    adapted = adapt_crops(compose(model=model, epochs=29))
+    assert vars(adapted.model.settings)["crop_scale"] == 0.6
     unchanged = (
         {"epochs": 30},
         {"epochs": 5, "crop_scale": 0.1},
