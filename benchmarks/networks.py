@@ -14,6 +14,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 ROUNDS = {"deep_v1": 21, "deep_v2": 21, "transfer": 3}  # pretrained networks take seconds a step
@@ -73,19 +74,20 @@ def _step(learner, images, labels, precision) -> Callable[[], None]:  # type: ig
     import torch
 
     from eyevsai.training.optimizer import build_optimizer
+    from eyevsai.training.strided_depthwise import StridedDepthwise
 
-    layout = (
-        torch.channels_last
-        if images.is_contiguous(memory_format=torch.channels_last)
-        else torch.contiguous_format
-    )
+    is_ours = images.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if is_ours else torch.contiguous_format
     network = learner.network.to(memory_format=layout).train()
     optimizer = build_optimizer([network], learner.settings)
 
     def step() -> None:
         network.train()
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        with (
+            StridedDepthwise() if is_ours else nullcontext(),
+            torch.autocast("cpu", precision, enabled=precision != torch.float32),
+        ):
             logits = network(images)
         torch.nn.functional.cross_entropy(logits.float(), labels, label_smoothing=0.1).backward()
         optimizer.step()
