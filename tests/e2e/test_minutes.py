@@ -69,8 +69,11 @@ def test_timed_run_logs_plan_and_outcome_and_is_repeated_with_equal_weights(
     assert weights("1") == weights("2")
 
     alone = ("--dataset", "stripes", *SMALL, "--replay", run.info.run_id)
-    error = eyevsai("train", *alone, "--minutes", "1", code=2).stderr
-    assert f"requires the settings of that run. Use --config run:{run.info.run_id}" in error
+    others = {"epochs": 12_345, "positions": positions}  # never the default number of epochs
+    MlflowClient().log_dict(run.info.run_id, others, "schedule.json")
+    for length in ((), ("--minutes", "1")):
+        error = eyevsai("train", *alone, *length, code=2).stderr
+        assert f"requires the settings of that run. Use --config run:{run.info.run_id}" in error
 
     options = ("--config", f"run:{run.info.run_id}", "--epochs", "1")
     eyevsai("train", *options)
