@@ -20,6 +20,7 @@ BENCHMARKS = {
     "overhead": "benchmarks.overhead",
     "data": "benchmarks.data",
     "accuracy": "benchmarks.accuracy",
+    "small_images": "benchmarks.small_images",
     "precision": "benchmarks.precision",
     "checkpoints": "benchmarks.checkpoints",
     "tuning": "benchmarks.tuning",

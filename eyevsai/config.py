@@ -157,7 +157,7 @@ class TrainConfig:
     run: RunSettings
     resume: ResumeSettings = ResumeSettings()
     tuned: TunedSettings = TunedSettings()
-    explicit: frozenset[str] = frozenset()  # names of settings that the user set
+    explicit: frozenset[str] = frozenset()  # names of settings that the user or a study set
     # the configuration before settings of a study or limits of the data replaced its values
     requested: TrainConfig | None = None
     call: CallSettings = field(default_factory=CallSettings)

@@ -109,7 +109,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     wide = matrix.float().T if is_tall else matrix.float()
     wide = wide / wide.norm().clamp_min(1e-7)
     is_long = wide.shape[1] > GRAM_RATIO * wide.shape[0]
-    # with products in bfloat16 or TF32, Gram matrices would be too coarse
+    # with products in bfloat16 or TF32, Gram matrices would be too inexact
     is_exact = wide.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     result = _iterate_products(wide) if is_long and is_exact else _iterate(wide)
     return result.T if is_tall else result

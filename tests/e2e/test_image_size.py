@@ -30,8 +30,17 @@ def test_default_image_size_is_at_most_that_of_the_images(
     assert (note in done.stderr) == ("--image-size" not in options)
 
 
-def test_study_and_training_have_the_same_image_size(eyevsai: Eyevsai, small_images: Path) -> None:
+def test_study_and_training_have_the_same_image_size_and_crops(
+    eyevsai: Eyevsai, small_images: Path
+) -> None:
     settings = [each for each in QUICK if each not in ("--tuned", "never")]
     eyevsai("tune", str(small_images), *settings, "--n-trials", "1", "--sampler", "random")
-    sizes = {run.data.params["image_size"] for run in MlflowClient().search_runs(experiments())}
-    assert sizes == {"48"}
+    eyevsai("train", str(small_images), *QUICK)
+    runs = MlflowClient().search_runs(experiments())
+    assert {run.data.params["image_size"] for run in runs} == {"48"}
+    crops = [
+        run.data.params["crop_scale"]
+        for run in runs
+        if run.data.tags["eyevsai.job"] in ("train", "trial")
+    ]
+    assert crops == ["0.6", "0.6"]  # trial 0 has the defaults of a training of one epoch

@@ -19,13 +19,13 @@ from eyevsai.data.pixel_cache import PixelCache, is_cached, resize_sample
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.models.factory import build
 from eyevsai.models.shallow.learner import ShallowLearner
-from eyevsai.training.image_sizes import SMALLEST
 from eyevsai.training.settings import TrainingSettings, UnfreezingSettings
 from eyevsai.training.trainer_state import EpochMetrics
+from eyevsai.workflows.train.setup import LARGEST_BATCH, SMALL_SIDE
 
 log = logging.getLogger("eyevsai")
 
-BATCH, SMALL_BATCH = 64, 256  # at most, the latter of small images: smaller batches are slower
+BATCH = 64  # at most, except with small images: smaller batches than those of training are slower
 SHALLOW_IMAGES, IMAGES_PER_CLASS = 256, 6  # of the probe of the shallow family
 SAMPLES = 8  # files that are decoded to estimate the time of the pixel cache
 
@@ -50,6 +50,7 @@ def measure_decoding(dataset: Dataset, preprocessing: Preprocessing) -> float:
     """
     samples = dataset.samples
     chosen = samples[:: max(1, len(samples) // SAMPLES)][:SAMPLES]
+    resize_sample(chosen[0], preprocessing, dataset.cache.root)  # pays for imports and threads
     start = time.perf_counter()
     for sample in chosen:
         resize_sample(sample, preprocessing, dataset.cache.root)
@@ -65,7 +66,7 @@ def measure_speed(config: TrainConfig, dataset: Dataset) -> Speed:
     settings = config.model.settings
     assert isinstance(settings, TrainingSettings)
     parts = settings.num_micro_batches
-    largest = SMALL_BATCH if settings.image_size <= SMALLEST else BATCH
+    largest = LARGEST_BATCH if settings.image_size <= SMALL_SIDE else BATCH
     num_images = len(dataset.labels_of("train"))
     batch = max(2 * parts, min(settings.batch_size, largest, num_images) // parts * parts)
     changes: dict[str, Any] = {"batch_size": batch, "minutes": None, "devices": 1}

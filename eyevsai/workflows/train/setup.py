@@ -80,9 +80,8 @@ def adapt_batch_size(config: TrainConfig, num_images: int) -> TrainConfig:
     """Return the configuration with larger batches for many small images.
 
     With small images, a network from scratch spends a large part of a step on its optimizer. The
-    default batch is doubled up to `LARGEST_BATCH`, as long as an epoch has `MIN_STEPS`. The
-    learning rate is multiplied by the square root of the factor. If one of both is explicit, both
-    are kept.
+    default batch is doubled up to `LARGEST_BATCH`, as long as an epoch has `MIN_STEPS`. The default
+    learning rate is multiplied by the square root of the factor. An explicit batch size keeps both.
 
     Args:
         config: settings of the run, after `adapt_image_size`.
@@ -91,7 +90,7 @@ def adapt_batch_size(config: TrainConfig, num_images: int) -> TrainConfig:
     settings = config.model.settings
     if (
         not isinstance(settings, NetworkSettings)
-        or config.explicit & {"batch_size", "lr"}
+        or "batch_size" in config.explicit
         or settings.image_size > SMALL_SIDE
     ):
         return config
@@ -100,18 +99,19 @@ def adapt_batch_size(config: TrainConfig, num_images: int) -> TrainConfig:
         factor *= 2
     if factor == 1:
         return config
-    batch, lr = factor * settings.batch_size, settings.lr * math.sqrt(factor)
+    lr = settings.lr if "lr" in config.explicit else settings.lr * math.sqrt(factor)
+    adapted = replace(settings, batch_size=factor * settings.batch_size, lr=lr)
     log.info(
         "Batches of %d instead of %d images, and a learning rate of %.4g instead of %.4g: the %d "
-        "images of %d px are many and small (--batch-size, --lr).",
-        batch,
+        "train images of %d px are many and small (--batch-size, --lr).",
+        adapted.batch_size,
         settings.batch_size,
-        lr,
+        adapted.lr,
         settings.lr,
         num_images,
         settings.image_size,
     )
-    return config.with_settings(replace(settings, batch_size=batch, lr=lr))
+    return config.with_settings(adapted)
 
 
 def adapt_crops(config: TrainConfig) -> TrainConfig:
@@ -128,7 +128,7 @@ def adapt_crops(config: TrainConfig) -> TrainConfig:
     ):
         return config
     log.info(
-        "Random crops of %g or more of an image instead of %g: the training has less than %d "
+        "Random crops of %g or more of an image instead of %g: the training has fewer than %d "
         "epochs (--crop-scale).",
         MILD_CROP,
         settings.crop_scale,

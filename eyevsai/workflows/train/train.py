@@ -92,15 +92,12 @@ def train(
         if not resumed:
             job.check_experiment(name.dataset)
         setting_tags: dict[str, str] = {}
-        study: str | None = None
         check_classes(job.tracking_uri, name, dataset.classes, consented=config.data.class_change)
         if not resumed:
             config, study = use_tuned(config, name, job.tracking_uri, dataset.classes)
             if study:
                 setting_tags = {"tuned_from": study, "tuned_settings": describe_tuned(config)}
-        config, timing, limits = _plan(
-            config, dataset, started_at, job, is_new=not resumed, is_tuned=bool(study)
-        )
+        config, timing, limits = _plan(config, dataset, started_at, job, is_new=not resumed)
         setting_tags |= {"limited_settings": limits} if limits else {}
         learner, data = build_learner_and_data(config, dataset)
         if resumed:
@@ -123,13 +120,7 @@ def train(
 
 
 def _plan(
-    config: TrainConfig,
-    dataset: Dataset,
-    started_at: float,
-    job: JobContext,
-    *,
-    is_new: bool,
-    is_tuned: bool,
+    config: TrainConfig, dataset: Dataset, started_at: float, job: JobContext, *, is_new: bool
 ) -> tuple[TrainConfig, Timing, str]:
     """Return the configuration that data and time allow, its timing, and the changes as one line.
 
@@ -141,13 +132,12 @@ def _plan(
         started_at: start of the call, in seconds of `time.monotonic`.
         job: context of the workflow.
         is_new: choose image size and epochs; a resumed run has those of its first call.
-        is_tuned: the settings are those of a study, which has chosen batches and crops.
 
     Raises:
         UserError: the settings conflict with each other, the data or the device.
     """
     num_images = len(dataset.labels_of("train"))
-    is_adapted = is_new and not is_tuned and not config.run.replay
+    is_adapted = is_new and not config.run.replay  # a replay has the settings of its run
     planned = adapt_image_size(config, dataset) if is_new else config
     planned = adapt_batch_size(planned, num_images) if is_adapted else planned
     planned, timing = plan_time(planned, dataset, started_at, job.tracking_uri, is_new=is_new)

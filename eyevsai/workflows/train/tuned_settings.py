@@ -116,24 +116,29 @@ def format_changes(changes: Mapping[str, tuple[Any, Any]]) -> str:
 def apply_best(config: TrainConfig, best: Mapping[str, Any]) -> Settings:
     """Return the model settings of `config` with a study's best values in place of defaults.
 
-    Explicit settings keep their values. So do the settings in `LENGTHS` that the study did not
-    search, because `tune` may have used shorter trials.
-
     Raises:
         UserError: the study's settings conflict with the explicit ones.
+    """
+    return replace(config.model.settings, **_best_values(config, best))
+
+
+def _best_values(config: TrainConfig, best: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a study that replace defaults, by setting name.
+
+    Explicit settings keep their values. So do the settings in `LENGTHS` that the study did not
+    search, because `tune` may have used shorter trials.
     """
     space = {setting.name: setting.search for setting in list_settings(type(config.model.settings))}
     by_default = [name for name, search in space.items() if search]
     names = best.get("searched", by_default)  # earlier versions did not write it
     searched = [SETTING_NAMES.get(name, name) for name in names]
-    values = {
+    return {
         name: value
         for name, value in rename_settings(best["settings"]).items()
         if name in space
         and name not in config.explicit
         and (name in searched or name not in LENGTHS)
     }
-    return replace(config.model.settings, **values)
 
 
 def find_blockers(best: Mapping[str, Any], plain: Settings, tuned: Settings) -> list[str]:
@@ -235,8 +240,12 @@ def _find_named_study(name: str, key: _StudyKey, tracking_uri: str) -> _StudyRes
 def _use_study(
     config: TrainConfig, result: _StudyResult, settings: Settings
 ) -> tuple[TrainConfig, str]:
-    """Return `config` with the model `settings`, and the study's run id; log the changes."""
-    tuned = config.with_settings(settings)
+    """Return `config` with the model `settings`, and the study's run id; log the changes.
+
+    The settings of the study are explicit in the result, so that data and time do not change them.
+    """
+    chosen = config.explicit | _best_values(config, result.best).keys()
+    tuned = replace(config.with_settings(settings), explicit=chosen)
     defaults, number = result.best.get("defaults") or {}, result.best.get("complete")
     facts = [format_count(number, "complete trial")] if number is not None else []
     facts.append(f"valid accuracy {result.best['accuracy']:.4f}")

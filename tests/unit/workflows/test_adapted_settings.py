@@ -37,10 +37,16 @@ def test_batches_of_many_small_images_are_larger(
     assert after["lr"] == pytest.approx(before["lr"] * math.sqrt(batch / 64))
 
 
-@pytest.mark.parametrize("explicit", [{"batch_size": 64}, {"lr": 0.001}, {"model": "transfer"}])
-def test_explicit_batches_and_rates_are_kept(explicit: dict[str, Any]) -> None:
+@pytest.mark.parametrize("explicit", [{"batch_size": 64}, {"model": "transfer"}])
+def test_explicit_batches_and_those_of_fine_tuning_are_kept(explicit: dict[str, Any]) -> None:
     config = compose(**{"model": "deep_v1", "image_size": 32} | explicit)
     assert adapt_batch_size(config, 40_000) == config
+
+
+def test_an_explicit_rate_is_kept_with_larger_batches() -> None:
+    config = adapt_batch_size(compose(model="deep_v1", image_size=32, lr=0.001), 40_000)
+    settings = vars(config.model.settings)
+    assert (settings["batch_size"], settings["lr"]) == (256, 0.001)
 
 
 @pytest.mark.parametrize("model", ["deep_v1", "deep_v2"])

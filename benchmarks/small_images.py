@@ -1,0 +1,82 @@
+"""Accuracy on many small images: `eyevsai train --minutes N` on 60,000 images of 32 px.
+
+`EYEVSAI_MODELS=deep_v1,deep_v2/resnet` and `EYEVSAI_MINUTES=2,5` select models and times;
+`EYEVSAI_OPTIONS="--crop-scale 0.35 --batch-size 64"` has more options of `train`. The images are
+Fashion-MNIST from Debian's package dataset-fashion-mnist, enlarged from 28 to 32 px. The cache is
+empty at the start of each training.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+SOURCE = Path("/usr/share/datasets/fashion-mnist")
+SPLITS = {"train": "train", "test": "t10k"}
+SIDE, SIZE = 28, 32  # px; of the images in the package, and of the files
+IMAGE_HEADER, LABEL_HEADER = 16, 8  # bytes
+
+
+def read(name: str, header: int) -> npt.NDArray[np.uint8]:
+    """Return the bytes of one compressed file of the package, after its header."""
+    with gzip.open(SOURCE / name) as file:
+        return np.frombuffer(file.read(), np.uint8, offset=header)
+
+
+def write_images(folder: Path) -> None:
+    """Write the images into `train` and `test` with class folders."""
+    from PIL import Image
+
+    for split, prefix in SPLITS.items():
+        images = read(f"{prefix}-images-idx3-ubyte.gz", IMAGE_HEADER).reshape(-1, SIDE, SIDE)
+        labels = read(f"{prefix}-labels-idx1-ubyte.gz", LABEL_HEADER)
+        for label in np.unique(labels):
+            (folder / split / f"class_{label}").mkdir(parents=True)
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            picture = Image.fromarray(image).convert("RGB")
+            picture = picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+            picture.save(folder / split / f"class_{label}" / f"{number:05d}.png", compress_level=1)
+
+
+def train(data: Path, model: str, minutes: float, options: list[str]) -> str:
+    """Train in a new folder with an empty cache; return valid accuracy, epochs and seconds."""
+    command = f"-m eyevsai train --data {data} --model {model} --minutes {minutes:g}".split()
+    with tempfile.TemporaryDirectory() as folder:
+        env = {**os.environ, "PYTHONPATH": str(Path.cwd()), "EYEVSAI_CACHE": f"{folder}/cache"}
+        process = subprocess.run(
+            [sys.executable, *command, *options],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    text = process.stdout + process.stderr
+    (result,) = re.findall(r"^valid accuracy (.*)$", text, re.MULTILINE)
+    epochs = len(re.findall(r"^epoch \d+ ", text, re.MULTILINE))
+    return f"{model}, {minutes:g} min: {epochs} epochs, valid accuracy {result}"
+
+
+def main() -> None:
+    """Write the images, and train the selected models for the selected times."""
+    if not SOURCE.is_dir():
+        print(f"skipped: {SOURCE} is missing. Install Debian's package dataset-fashion-mnist.")
+        return
+    models = os.environ.get("EYEVSAI_MODELS", "deep_v1").split(",")
+    minutes = [float(each) for each in os.environ.get("EYEVSAI_MINUTES", "5").split(",")]
+    options = shlex.split(os.environ.get("EYEVSAI_OPTIONS", ""))
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "fashion"
+        write_images(data)
+        for model in models:
+            for each in minutes:
+                print(train(data, model, each, options), flush=True)
