@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.peers.accuracy import select_minutes
+
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 SPLITS = {"train": "train", "test": "t10k"}
 SIDE, SIZE = 28, 32  # px; of the images in the package, and of the files
@@ -58,8 +60,9 @@ def train(data: Path, model: str, minutes: float, options: list[str]) -> str:
             env=env,
             capture_output=True,
             text=True,
-            check=True,
         )
+    if process.returncode:
+        raise SystemExit(process.stderr)
     text = process.stdout + process.stderr
     (result,) = re.findall(r"^valid accuracy (.*)$", text, re.MULTILINE)
     epochs = len(re.findall(r"^epoch \d+ ", text, re.MULTILINE))
@@ -72,7 +75,7 @@ def main() -> None:
         print(f"skipped: {SOURCE} is missing. Install Debian's package dataset-fashion-mnist.")
         return
     models = os.environ.get("EYEVSAI_MODELS", "deep_v1").split(",")
-    minutes = [float(each) for each in os.environ.get("EYEVSAI_MINUTES", "5").split(",")]
+    minutes = select_minutes(os.environ.get("EYEVSAI_MINUTES", "5"))
     options = shlex.split(os.environ.get("EYEVSAI_OPTIONS", ""))
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder) / "fashion"

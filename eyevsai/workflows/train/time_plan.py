@@ -22,6 +22,7 @@ from eyevsai.training.pace import Pace, RecordedPace, TimeBudget, TimedPace
 from eyevsai.training.settings import NetworkSettings, TrainingSettings, UnfreezingSettings
 from eyevsai.training.weight_averaging import SHARES
 from eyevsai.workflows.train.probe import Speed, measure_decoding, measure_speed
+from eyevsai.workflows.train.setup import adapt_batch_size
 
 log = logging.getLogger("eyevsai")
 
@@ -68,10 +69,12 @@ def plan_training(
         if "image_size" not in config.explicit:
             size = _choose_size(remaining)
         if size != settings.image_size:
-            changes["image_size"] = size
-            resized = config.with_settings(replace(settings, image_size=size))
-            remaining = replace(remaining, speed=measure_speed(resized, dataset), measured_at=size)
+            config = config.with_settings(replace(settings, image_size=size))
+            config = adapt_batch_size(config, remaining.num_train)
+            remaining = replace(remaining, speed=measure_speed(config, dataset), measured_at=size)
         changes["epochs"] = max(1, round(remaining.epochs_at(size)))
+    settings = config.model.settings
+    assert isinstance(settings, TrainingSettings)
     planned = config.with_settings(replace(settings, **changes))
     final = planned.model.settings
     assert isinstance(final, NetworkSettings | UnfreezingSettings)
@@ -198,7 +201,7 @@ def _plan_unfreezing(
 
 def _log_plan(plan: TimePlan, before: TrainingSettings) -> None:
     smaller = (
-        f", instead of {before.image_size} px, for {MIN_EPOCHS} epochs or more"
+        f", instead of {before.image_size} px, so that more epochs fit"
         if plan.image_size < before.image_size
         else ""
     )
@@ -269,14 +272,16 @@ def plan_time(
     if is_new:
         config, plan = plan_training(config, dataset, budget)
         _log_plan(plan, settings)
-    untimed_epochs = count_untimed_epochs(config.model.settings)
+    planned = config.model.settings
+    assert isinstance(planned, TrainingSettings)
+    untimed_epochs = count_untimed_epochs(planned)
     pace = TimedPace(
         budget,
         plan.evaluation_s if plan else 0.0,
         untimed_epochs,
-        step_s=settings.batch_size / plan.speed.train if plan and not untimed_epochs else 0.0,
-        has_features=not getattr(config.model.settings, "fine_tune_epochs", 1),
-        num_averages=_count_averages(config.model.settings),
+        step_s=planned.batch_size / plan.speed.train if plan and not untimed_epochs else 0.0,
+        has_features=not getattr(planned, "fine_tune_epochs", 1),
+        num_averages=_count_averages(planned),
     )
     return config, Timing(pace, budget, plan)
 

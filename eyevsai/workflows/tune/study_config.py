@@ -114,8 +114,14 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
 def trial_config(config: TuneConfig, values: Mapping[str, Any]) -> TrainConfig:
     """Return the configuration of a trial with these `values` by model setting.
 
+    They are explicit, so that the plan of a time budget does not change them.
+
     Raises:
         UserError: the values conflict with each other.
     """
     model = config.trials.model
-    return replace(config.trials, model=replace(model, settings=replace(model.settings, **values)))
+    return replace(
+        config.trials,
+        model=replace(model, settings=replace(model.settings, **values)),
+        explicit=config.trials.explicit | values.keys(),
+    )
