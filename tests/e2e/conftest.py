@@ -64,6 +64,16 @@ def steps_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "POLL_S", 0.01)
 
 
+@pytest.fixture(scope="session")
+def decoded_digits(cache_dir: Path) -> None:
+    """Decode the digits, so that a test which is the first to use them starts no workers."""
+    from eyevsai.data.dataset import load_dataset
+    from eyevsai.data.preprocessing import Preprocessing
+    from eyevsai.data.settings import DataSettings
+
+    load_dataset(DataSettings(dataset="digits", cache_dir=str(cache_dir))).open(Preprocessing(32))
+
+
 @pytest.fixture
 def project(workplace: Path) -> Path:
     for name in ("MLproject", "conda.yaml"):

@@ -294,6 +294,7 @@ def test_any_folder_and_the_other_variation(eyevsai: Eyevsai, stripes: Path) -> 
 
 
 @pytest.mark.requirement(12)
+@pytest.mark.usefixtures("decoded_digits")
 def test_a_nan_ends_the_run_failed(eyevsai: Eyevsai) -> None:
     done = eyevsai("train", *DIVERGE, "--threads", "1", code=1)
     assert "The weights were not updated" in done.stderr
