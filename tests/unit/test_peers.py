@@ -341,7 +341,8 @@ def test_failed_and_stopped_runs_are_named_with_the_minutes() -> None:
 
 
 def test_the_number_of_epochs_follows_from_the_speed() -> None:
-    # an epoch takes 0.01 * (900 + 300 / 3) = 10 s
+    # 0.01 * (900 + 300 / 3)
+    assert time_budget.epoch_seconds(0.01, 900, 300) == pytest.approx(10.0)
     assert time_budget.epochs_that_fit(100.0, 0.01, 900, 300, margin=0.0) == pytest.approx(10.0)
     assert time_budget.epochs_that_fit(100.0, 0.01, 900, 300) == pytest.approx(9.6)
     assert time_budget.epochs_that_fit(-1.0, 0.01, 900, 300) == 0.0

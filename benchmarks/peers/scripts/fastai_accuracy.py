@@ -7,7 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from time_budget import Probe, TimeBudget, epochs_that_fit  # type: ignore[import-not-found]
+from time_budget import (  # type: ignore[import-not-found]
+    Probe,
+    TimeBudget,
+    epoch_seconds,
+    epochs_that_fit,
+)
 
 SCRATCH_LR = 3e-3  # highest rate of one cycle; chapter 7 of fastai's book
 HEAD_LR = 2e-3  # of the epoch of the head alone in `fine_tune`
@@ -37,10 +42,18 @@ def accuracy(
     set_seed(seed)
     loaders = _load(data, size, batch, workers, is_normalized=not weights)
     num_train, num_valid = len(loaders.train_ds), len(loaders.valid_ds)
-    image_s = _measure_image_s(_build(loaders, weights), budget, batch)
+    learner = _build(loaders, weights)
+    head_epoch_s = 0.0  # of the first epoch of `fine_tune`, which takes less time than the others
+    if weights:
+        learner.freeze()
+        head_image_s = _measure_image_s(learner, budget, batch)
+        head_epoch_s = epoch_seconds(head_image_s, num_train, num_valid)
+    learner.unfreeze()
+    image_s = _measure_image_s(learner, budget, batch)
+    fitting = int(epochs_that_fit(budget.left_s - head_epoch_s, image_s, num_train, num_valid))
+    epochs = 1 + fitting if weights else max(1, fitting)
     set_seed(seed)
     learner = _build(loaders, weights)
-    epochs = max(1, int(epochs_that_fit(budget.left_s, image_s, num_train, num_valid)))
     stop = _stop_callback(budget, image_s * num_valid)
     callbacks = [SaveModelCallback(monitor="accuracy"), stop]
     with learner.no_bar(), learner.no_logging():
@@ -117,7 +130,6 @@ def _measure_image_s(learner: Any, budget: TimeBudget, batch: int) -> float:
         def after_train(self) -> None:
             raise CancelFitException
 
-    learner.unfreeze()  # as in most epochs of fine_tune
     with learner.no_bar(), learner.no_logging():
         learner.fit(1, 1e-4, cbs=[Clock()])
     return float(probe.batch_s) / batch

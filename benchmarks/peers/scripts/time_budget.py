@@ -75,5 +75,9 @@ def epochs_that_fit(
         valid_images: validation images per epoch.
         margin: fraction of the time to keep back.
     """
-    epoch_s = image_s * (train_images + VALID_COST * valid_images)
-    return max(0.0, (1 - margin) * left_s / epoch_s)
+    return max(0.0, (1 - margin) * left_s / epoch_seconds(image_s, train_images, valid_images))
+
+
+def epoch_seconds(image_s: float, train_images: int, valid_images: int) -> float:
+    """Return the seconds of an epoch with its validation; arguments as in `epochs_that_fit`."""
+    return image_s * (train_images + VALID_COST * valid_images)
