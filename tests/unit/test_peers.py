@@ -348,6 +348,13 @@ def test_the_number_of_epochs_follows_from_the_speed() -> None:
     assert time_budget.epochs_that_fit(-1.0, 0.01, 900, 300) == 0.0
 
 
+@pytest.mark.parametrize(("left_s", "epochs"), [(1150.0, 2), (1100.0, 1), (400.0, 1)])
+def test_the_epoch_of_the_head_takes_its_own_time(left_s: float, epochs: int) -> None:
+    # the head 475 s, then 0.16 * (3685 + 766 / 3) = 630 s; two of these do not fit
+    assert time_budget.epochs_that_fit(left_s, 0.16, 3685, 766) < 2
+    assert time_budget.fine_tuning_epochs(left_s, 475.0, 0.16, 3685, 766) == epochs
+
+
 def test_the_first_batches_are_not_timed() -> None:
     assert time_budget.seconds_per_batch([0.0, 0.1, 0.2, 10.0, 12.0, 14.0]) == pytest.approx(2.0)
     assert time_budget.seconds_per_batch([0.0, 1.0, 2.0]) == pytest.approx(1.0)

@@ -12,6 +12,7 @@ from time_budget import (  # type: ignore[import-not-found]
     TimeBudget,
     epoch_seconds,
     epochs_that_fit,
+    fine_tuning_epochs,
 )
 
 SCRATCH_LR = 3e-3  # highest rate of one cycle; chapter 7 of fastai's book
@@ -41,20 +42,12 @@ def accuracy(
     budget = TimeBudget(minutes)
     set_seed(seed)
     loaders = _load(data, size, batch, workers, is_normalized=not weights)
-    num_train, num_valid = len(loaders.train_ds), len(loaders.valid_ds)
+    counts = len(loaders.train_ds), len(loaders.valid_ds)
     learner = _build(loaders, weights)
-    head_epoch_s = 0.0  # of the first epoch of `fine_tune`, which takes less time than the others
-    if weights:
-        learner.freeze()
-        head_image_s = _measure_image_s(learner, budget, batch)
-        head_epoch_s = epoch_seconds(head_image_s, num_train, num_valid)
-    learner.unfreeze()
-    image_s = _measure_image_s(learner, budget, batch)
-    fitting = int(epochs_that_fit(budget.left_s - head_epoch_s, image_s, num_train, num_valid))
-    epochs = 1 + fitting if weights else max(1, fitting)
+    epochs, image_s = _plan(learner, budget, batch, counts, is_pretrained=bool(weights))
     set_seed(seed)
     learner = _build(loaders, weights)
-    stop = _stop_callback(budget, image_s * num_valid)
+    stop = _stop_callback(budget, image_s * counts[1])
     callbacks = [SaveModelCallback(monitor="accuracy"), stop]
     with learner.no_bar(), learner.no_logging():
         if not weights:
@@ -114,6 +107,31 @@ def _build(loaders: Any, weights: str) -> Any:
     network = resnet18(weights=None, num_classes=loaders.c)
     loss = LabelSmoothingCrossEntropyFlat(0.1)
     return Learner(loaders, network, loss_func=loss, metrics=metric, path=Path.cwd())
+
+
+def _plan(
+    learner: Any, budget: TimeBudget, batch: int, counts: tuple[int, int], *, is_pretrained: bool
+) -> tuple[int, float]:
+    """Return the number of epochs that fit, and the seconds per training image of most of them.
+
+    Args:
+        learner: a learner, whose weights change.
+        budget: the time.
+        batch: batch size.
+        counts: number of training and of validation images.
+        is_pretrained: the first epoch trains the head alone, as in `fine_tune`.
+    """
+    if not is_pretrained:
+        image_s = _measure_image_s(learner, budget, batch)
+        return max(1, int(epochs_that_fit(budget.left_s, image_s, *counts))), image_s
+    learner.freeze()
+    head_image_s = _measure_image_s(learner, budget, batch)
+    head_s = epoch_seconds(head_image_s, *counts)
+    if head_s >= budget.left_s:  # a second measurement would only take time
+        return 1, head_image_s
+    learner.unfreeze()
+    image_s = _measure_image_s(learner, budget, batch)
+    return fine_tuning_epochs(budget.left_s, head_s, image_s, *counts), image_s
 
 
 def _measure_image_s(learner: Any, budget: TimeBudget, batch: int) -> float:

@@ -81,3 +81,18 @@ def epochs_that_fit(
 def epoch_seconds(image_s: float, train_images: int, valid_images: int) -> float:
     """Return the seconds of an epoch with its validation; arguments as in `epochs_that_fit`."""
     return image_s * (train_images + VALID_COST * valid_images)
+
+
+def fine_tuning_epochs(
+    left_s: float, head_s: float, image_s: float, train_images: int, valid_images: int
+) -> int:
+    """Return the number of epochs if the first one trains the head alone, and takes less time.
+
+    Args:
+        left_s: seconds that are left.
+        head_s: seconds of the first epoch, with its validation.
+        image_s: seconds per training image of the others.
+        train_images: training images per epoch.
+        valid_images: validation images per epoch.
+    """
+    return 1 + int(epochs_that_fit(left_s - head_s, image_s, train_images, valid_images))
