@@ -26,8 +26,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from benchmarks.photographs import PHOTOS, are_missing
+from benchmarks.variables import read_number
 
-ROUNDS = int(os.environ.get("EYEVSAI_BENCHMARK_ROUNDS", "5"))
+ROUNDS = read_number("EYEVSAI_BENCHMARK_ROUNDS", 5, 1)
 EPOCHS, SIZE, SECONDS = 4, 96, 3.0
 CORES, FAIR_SHARE = 2, 1.5 / 2
 POLICIES = {

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from benchmarks.photographs import PHOTOS, are_missing
+from benchmarks.variables import read_number
 
 ROUNDS = 3
 TRAIN = [
@@ -49,7 +50,7 @@ def main() -> None:
                 command, cwd=folder, env=env, capture_output=True, text=True, check=True
             ).stdout
 
-        trained = call("train", *TRAIN, "--epochs", os.environ.get("EYEVSAI_EPOCHS", "5"))
+        trained = call("train", *TRAIN, "--epochs", str(read_number("EYEVSAI_EPOCHS", 5, 1)))
         run_id = re.search(r"run (\w+)", trained)[1]  # type: ignore[index]
         seconds = []
         for _ in range(ROUNDS):

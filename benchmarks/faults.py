@@ -8,7 +8,6 @@ unless it records the number of its trials. `python -m benchmarks faults` takes 
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from benchmarks.photographs import PHOTOS
+from benchmarks.variables import read_numbers
 
 ROOT = Path(__file__).parents[1]
 KILLS, MUTANTS, PER_FOLDER = 20, 60_000, 6_000
@@ -155,9 +155,7 @@ def main() -> None:
     rows |= {1: row_1, 3: row_3, 19: row_19}
     if PHOTOS.is_dir():
         rows[9] = row_9
-    selected = [int(row) for row in os.environ.get("EYEVSAI_ROWS", "").split(",") if row] or sorted(
-        rows
-    )
+    selected = read_numbers("EYEVSAI_ROWS", sorted(rows), int, 1)
     if unknown := [row for row in selected if row not in rows]:
         raise SystemExit(
             f"EYEVSAI_ROWS: there is no row {unknown[0]}. Known: "

@@ -20,13 +20,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.variables import read_number
 from eyevsai.core.cores import count_cores
 
 if TYPE_CHECKING:
     from eyevsai.inference_log.ids import Identities
     from eyevsai.inference_log.records import Answer
 
-COUNT = int(os.environ.get("LOG_ANSWERS", "1000000"))
+COUNT = read_number("LOG_ANSWERS", 1_000_000, 1)
 MODEL, CLASSES = "vegetables", 15
 ANSWERS, WARM_UP, MODEL_S = 3_000, 500, 0.005  # of the cost: 200 answers a second
 LIMIT_US, LIMIT_S, LIMIT_READ_S = 50.0, 60.0, 10.0

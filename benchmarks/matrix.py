@@ -14,8 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.variables import read_number
+
 MODELS = ("deep_v1/standard", "deep_v1/residual", "deep_v2/resnet", "deep_v2/hybrid")
-SHORT, LONG = 2, int(os.environ.get("EYEVSAI_EPOCHS", "12"))
+SHORT, LONG = 2, read_number("EYEVSAI_EPOCHS", 12, 1)
 SAME = ("--width", "16", "--tuned", "never")
 
 

@@ -18,8 +18,9 @@ import time
 from pathlib import Path
 
 from benchmarks.photographs import PHOTOS, are_missing, load_union
+from benchmarks.variables import read_number, read_numbers
 
-TRIALS, EPOCHS = 20, os.environ.get("EYEVSAI_EPOCHS", "9")
+TRIALS, EPOCHS = 20, str(read_number("EYEVSAI_EPOCHS", 9, 1))
 FLAGS = [
     "--model",
     "deep_v1",
@@ -61,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # fill the pixel cache, so that both studies read from it
         tune(folder, "warm", 0, "--n-trials", "1", "--epochs", "1")
-        for seed in map(int, os.environ.get("EYEVSAI_SEEDS", "0,1,2").split(",")):
+        for seed in read_numbers("EYEVSAI_SEEDS", (0, 1, 2), int, 0):
             plain = ("--sampler", "random", "--pruner", "none", "--n-trials", str(TRIALS))
             best, all_s = tune(folder, "unpruned", seed, *plain)
             target = best - math.sqrt(best * (1 - best) / valid)

@@ -19,7 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-RUNS, MODELS = int(os.environ.get("REGISTRY_RUNS", "1000")), 20
+from benchmarks.variables import read_number
+
+RUNS, MODELS = read_number("REGISTRY_RUNS", 1000, 1), 20
 VERSIONS = 2  # per run, each with its own logged model
 CODE = "import sys; from benchmarks.registry import measure; measure(sys.argv[1])"
 

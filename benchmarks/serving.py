@@ -43,10 +43,11 @@ from typing import Any
 import psutil
 
 from benchmarks.http_load import Load, read_load, run_load, start_load
+from benchmarks.variables import read_number
 from tests.conftest import draw_scene, find_port
 from tests.invoke import invoke
 
-SECONDS = float(os.environ.get("EYEVSAI_BENCHMARK_SECONDS", "20"))
+SECONDS = read_number("EYEVSAI_BENCHMARK_SECONDS", 20.0, 0.1)
 WORKERS = 2
 PREDICT, IMAGE = "/v1/predict", "image/jpeg"
 TRANSFER = (

@@ -47,9 +47,11 @@ from benchmarks.peers.runner import (
 )
 from benchmarks.peers.table import OURS, Cell, Metric, format_table
 from benchmarks.photographs import write_union
+from benchmarks.variables import parse_numbers
 
 ACCURACY = "accuracy"
 MINUTES = (2.0, 6.0, 20.0)
+SHORTEST = 0.01  # minutes
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 STARTS = {SCRATCH: "from scratch", PRETRAINED: "from the same pretrained weights"}
 SMALL, LARGE, FINE_TUNED = "deep_v1/standard", "deep_v2/resnet", "transfer/efficientnet_lite0"
@@ -98,19 +100,11 @@ def report_accuracy() -> None:
 def select_minutes(text: str) -> tuple[float, ...]:
     """Return the minutes of EYEVSAI_MINUTES in ascending order; the default if it is empty.
 
-    Exits with an error if one of them is not a positive number.
+    Exits with an error if one of them is not a number, or is less than `SHORTEST`.
     """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    try:
-        minutes = sorted({float(part) for part in parts})
-    except ValueError:
-        minutes = [0.0]
-    if not all(0 < each < float("inf") for each in minutes):
-        raise SystemExit(
-            f"EYEVSAI_MINUTES={text} is invalid. Use a comma-separated list of minutes, such as "
-            f"{','.join(f'{each:g}' for each in MINUTES)}."
-        )
-    return tuple(minutes) or MINUTES
+    example = ",".join(f"{each:g}" for each in MINUTES)
+    minutes = parse_numbers("EYEVSAI_MINUTES", text, example, float, SHORTEST)
+    return tuple(sorted(set(minutes))) or MINUTES
 
 
 def select_starts(text: str) -> tuple[str, ...]:

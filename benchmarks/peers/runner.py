@@ -19,8 +19,9 @@ from benchmarks.peers.environments import (
 from benchmarks.peers.measure import Measurement, measure
 from benchmarks.peers.participants import Participant, Row, Step
 from benchmarks.peers.table import Cell
+from benchmarks.variables import read_number
 
-REPEATS = int(os.environ.get("EYEVSAI_BENCHMARK_ROUNDS", "3"))
+REPEATS = read_number("EYEVSAI_BENCHMARK_ROUNDS", 3, 1)
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(__file__).parent / "scripts"
 Results = dict[str, list[Measurement]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from benchmarks.data import GROWTH, _vary
 from benchmarks.peers.measure import Measurement
 from benchmarks.peers.participants import Step
 from benchmarks.photographs import PHOTOS
+from benchmarks.variables import read_numbers
 
 SCALE = "scale"
 TIMEOUT_S = 900.0
@@ -35,7 +35,7 @@ def report_scale(run_step: Runner) -> None:
 
     `run_step` runs a step in a folder, with the arguments of `runner.run_step`.
     """
-    counts = [int(each) for each in os.environ.get("EYEVSAI_BENCHMARK_SIZES", "").split()] or GROWTH
+    counts = read_numbers("EYEVSAI_BENCHMARK_SIZES", GROWTH, int, 1)
     print("| images | " + " | ".join(COLUMNS.values()) + " |")
     print("|---" * (len(COLUMNS) + 1) + "|", flush=True)
     paths = sorted(PHOTOS.glob("*/*/*.jpg"))

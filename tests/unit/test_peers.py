@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import variables
 from benchmarks.peers import accuracy, environments, measure, rows, runner
 from benchmarks.peers.environments import InstallationError, Peer, clean_environment, pin
 from benchmarks.peers.measure import Measurement, parse
@@ -258,6 +259,23 @@ def test_minutes_are_selected_in_ascending_order(text: str, minutes: tuple[float
 def test_invalid_minutes_are_refused(text: str) -> None:
     with pytest.raises(SystemExit, match=f"EYEVSAI_MINUTES={text} is invalid.* such as 2,6,20"):
         accuracy.select_minutes(text)
+
+
+@pytest.mark.parametrize("text", ["two", "0", "-1", "1.5", "2 3"])
+def test_invalid_number_of_a_benchmark_is_refused(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EYEVSAI_BENCHMARK_ROUNDS", text)
+    with pytest.raises(SystemExit, match=f"EYEVSAI_BENCHMARK_ROUNDS={text} is invalid.* such as 3"):
+        variables.read_number("EYEVSAI_BENCHMARK_ROUNDS", 3, 1)
+
+
+@pytest.mark.parametrize(("text", "sizes"), [("", [7, 9]), ("5 2", [5, 2]), ("5,2", [5, 2])])
+def test_numbers_of_a_benchmark_are_read(
+    text: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EYEVSAI_BENCHMARK_SIZES", text)
+    assert variables.read_numbers("EYEVSAI_BENCHMARK_SIZES", [7, 9], int, 1) == sizes
 
 
 def test_a_small_network_takes_part_in_short_trainings() -> None:
