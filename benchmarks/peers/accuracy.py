@@ -92,6 +92,7 @@ def report_accuracy() -> None:
                 metrics.extend(row.metrics)
                 cells |= make_cells(row, results, prepared[start].reasons)
                 notes.append(describe_runs(results, each))
+                notes.extend(filter(None, [describe_ours(results, each)]))
                 print(f"### {ACCURACY}: {row.title}; {num_tested} test images\n")
                 print(format_table(metrics, cells) + "\n")
                 print("\n".join(notes) + "\n", flush=True)
@@ -230,6 +231,16 @@ def describe_runs(results: Results, minutes: float) -> str:
             texts.append(f"{len(errors)} of {len(measured)} runs failed: {errors[0]}")
         parts.append(f"{title} {', '.join(texts)}")
     return f"Minutes of training, of {minutes:g}: {'; '.join(parts)}."
+
+
+def describe_ours(results: Results, minutes: float) -> str:
+    """Return a line with the other scores of eyevsai, one for each seed; empty if none is known."""
+    measured = [each.values for each in results.get(OURS, []) if "valid_accuracy" in each.values]
+    if not measured:
+        return ""
+    valid = ", ".join(f"{each['valid_accuracy']:.4f}" for each in measured)
+    errors = ", ".join(f"{each['ece']:.4f}" for each in measured)
+    return f"{OURS} after {minutes:g} minutes: valid accuracy {valid}; ECE on test images {errors}."
 
 
 def write_weights(target: Path) -> None:

@@ -358,6 +358,19 @@ def test_failed_and_stopped_runs_are_named_with_the_minutes() -> None:
     )
 
 
+def test_the_other_scores_of_eyevsai_are_reported_for_each_seed() -> None:
+    measured = [
+        Measurement({"valid_accuracy": 0.7467, "ece": 0.041}),
+        Measurement({"train_s": 9.0}, "failed (exit code 1): no"),
+        Measurement({"valid_accuracy": 0.75, "ece": 0.05}),
+    ]
+    assert accuracy.describe_ours({OURS: measured}, 20.0) == (
+        f"{OURS} after 20 minutes: valid accuracy 0.7467, 0.7500; "
+        "ECE on test images 0.0410, 0.0500."
+    )
+    assert not accuracy.describe_ours({OURS: measured[1:2], "timm": measured}, 20.0)
+
+
 def test_the_number_of_epochs_follows_from_the_speed() -> None:
     # 0.01 * (900 + 300 / 3)
     assert time_budget.epoch_seconds(0.01, 900, 300) == pytest.approx(10.0)

@@ -207,10 +207,18 @@ def tuning(
 
 
 def test_accuracy(model: str) -> dict[str, float]:
-    """Return the accuracy of a trained version on its test split."""
+    """Return the accuracy of a trained version on its test split, its ECE, and valid accuracy."""
     import eyevsai
+    from eyevsai.store.uris import find_store
+    from eyevsai.tracking.search import find_run
 
-    return {"accuracy": eyevsai.evaluate(model).metrics["accuracy"]}
+    evaluated = eyevsai.evaluate(model)
+    training = find_run(find_store(), evaluated.run_id)
+    return {
+        "accuracy": evaluated.metrics["accuracy"],
+        "ece": evaluated.metrics["ece"],
+        "valid_accuracy": training.metrics["best_valid_accuracy"],
+    }
 
 
 def scale(data: str) -> dict[str, float]:
