@@ -25,7 +25,8 @@ from eyevsai.models.factory import build, get_family
 import torch
 family, variation, efficient = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
 settings = get_family(family).variations[variation].settings(
-    epochs=1, batch_size=64, image_size=96, precision="float32", memory_efficient=efficient
+    epochs=1, batch_size=64, image_size=96, precision="float32", memory_efficient=efficient,
+    initial_scale=1.0,
 )
 learner = build(family, variation, settings, tuple("abc"), seed=0)
 side, count = learner.preprocessing.short_side_px, 192

@@ -25,9 +25,11 @@ def _learner(classes: tuple[str, ...]):  # type: ignore[no-untyped-def]
     from eyevsai.models.deep_v1.network import DeepV1Learner
     from eyevsai.models.deep_v1.settings import DeepV1Settings
 
-    return DeepV1Learner(
-        "standard", DeepV1Settings(image_size=SIZE, batch_size=BATCH, epochs=2), classes, 0
+    # images of the full size in both epochs, and each weight trained, as in the other loops
+    settings = DeepV1Settings(
+        image_size=SIZE, batch_size=BATCH, epochs=2, initial_scale=1.0, whitening=False
     )
+    return DeepV1Learner("standard", settings, classes, 0)
 
 
 def ours() -> float:

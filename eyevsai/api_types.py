@@ -79,6 +79,7 @@ class TrialKeywords(TypedDict, total=False):
     channels_last: bool
     initial_scale: float
     epochs: int
+    whitening: bool
     width: int
     convolutions: int
     pooling: Literal["early", "late"]

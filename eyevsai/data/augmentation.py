@@ -30,6 +30,7 @@ def augment(
     *,
     rows: slice = slice(None),
     size: int | None = None,
+    mirrored: Tensor | None = None,
 ) -> Tensor:
     """Return the augmented and normalised batch.
 
@@ -42,6 +43,7 @@ def augment(
         rows: the images to return. The random numbers of an image do not depend on `rows`, so that
             several processes can compute one batch in parts.
         size: side S of the output; by default the image size of `preprocessing`.
+        mirrored: whether to mirror each image, if `settings.flip`: N bool; drawn by default.
 
     Returns:
         N,3,S,S float32 with the N images of `rows`.
@@ -51,9 +53,9 @@ def augment(
     sizes = torch.tensor([image.shape[:2] for image in images], dtype=torch.float32)  # N,2
     frame = _stack(images, rows).to(device)  # N,H,W,3 uint8
     size = size or preprocessing.image_size
-    transforms = _draw_transforms(sizes, preprocessing.image_size, settings, generator)[rows].to(
-        device
-    )
+    transforms = _draw_transforms(sizes, preprocessing.image_size, settings, generator, mirrored)[
+        rows
+    ].to(device)
     grid = _build_grid(transforms, sizes[rows].to(device), frame.shape[1:3], size)
     planes = frame.permute(0, 3, 1, 2).to(torch.float32)
     batch = functional.grid_sample(
@@ -123,7 +125,11 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator) ->
 
 
 def _draw_transforms(
-    sizes: Tensor, size: int, settings: AugmentationSettings, generator: torch.Generator
+    sizes: Tensor,
+    size: int,
+    settings: AugmentationSettings,
+    generator: torch.Generator,
+    mirrored: Tensor | None,
 ) -> Tensor:
     """Return N,2,3 affine maps from the output square [-1,1] to pixel coordinates of each image.
 
@@ -146,7 +152,9 @@ def _draw_transforms(
     center_y = height / 2 + shift_y * (height / 2 - half_y)
     center_x = width / 2 + shift_x * (width / 2 - half_x)
     angle = _uniform(count, -1, 1, generator) * math.radians(settings.rotation)
-    mirror = torch.where(torch.rand(count, generator=generator) < 0.5 * settings.flip, -1.0, 1.0)
+    drawn = torch.rand(count, generator=generator) < 0.5
+    is_mirrored = drawn if mirrored is None else mirrored
+    mirror = torch.where(is_mirrored & settings.flip, -1.0, 1.0)
     cos, sin = torch.cos(angle), torch.sin(angle)
     rows = (
         torch.stack([cos * half_x * mirror, -sin * half_y, center_x], dim=1),

@@ -164,7 +164,9 @@ class AugmentationSettings(Settings):
         Detail(),
         Doc("Maximum change of the aspect ratio by a random crop."),
     ] = 1.33
-    flip: Annotated[bool, Doc("Flip half of the images horizontally.")] = True
+    flip: Annotated[
+        bool, Doc("Flip half of the images horizontally; in the next epoch, the other half.")
+    ] = True
     rotation: Annotated[
         float,
         Range(0, 180),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -117,12 +118,27 @@ class Batches:
             self.device,
             rows=augmented_rows,
             size=size,
+            mirrored=self._mirrored(indices, time[0]),
         )
         if not is_mixed:
             return batch, labels
         torch.manual_seed(derive_seed(self.seed, "mix", *time))
         batch, labels = mix_batch(batch, labels, self.num_classes, self.settings)
         return batch[rows], labels
+
+    def _mirrored(self, indices: Tensor, epoch: int) -> Tensor:
+        """Return which of the images are mirrored in an epoch, N bool.
+
+        A random half is mirrored in the first epoch, the other half in the second, and so on: two
+        epochs show each image in both orientations (Jordan 2024, 94% on CIFAR-10 in 3.29 Seconds on
+        a Single GPU).
+        """
+        return self._mirrored_first[indices] ^ (epoch % 2 == 0)
+
+    @cached_property
+    def _mirrored_first(self) -> Tensor:
+        generator = make_generator(self.seed, "mirror")
+        return torch.rand(len(self.train), generator=generator) < 0.5
 
 
 def check_batches(settings: TrainingSettings, num_images: int) -> None:

@@ -276,6 +276,14 @@ class NetworkSettings(TrainingSettings):
     weight_decay: float = 0.05
     epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the train split.")] = 30
     initial_scale: float = 0.5
+    whitening: Annotated[
+        bool,
+        Detail(),
+        Doc(
+            "Use filters in the first convolution that decorrelate patches of the train images, "
+            "and do not train them (Jordan 2024)."
+        ),
+    ] = True
 
     @property
     def phases(self) -> tuple[int, ...]:
@@ -284,11 +292,13 @@ class NetworkSettings(TrainingSettings):
     def recovery_settings(self, epochs: int) -> Self:
         """Return settings to retrain a modified network for `epochs`.
 
-        A trained network needs a lower LR, and images of the size that it was trained on last.
+        A trained network needs a lower LR, images of the size that it was trained on last, and its
+        own filters.
         """
         return replace(
             self,
             epochs=epochs,
+            whitening=False,
             initial_scale=1.0,
             minutes=None,
             lr=max(self.lr * RECOVERY_LR_RATIO, 1e-6),

@@ -47,7 +47,11 @@ def epoch(
         image_size=size,
         batch_size=batch,
         epochs=epochs,
+        optimizer="adamw",  # all steps as the peers compute them, with images of the full size
         lr=1e-3,
+        weight_decay=0.02,
+        initial_scale=1.0,
+        whitening=False,
         crop_scale=0.5,
         random_erasing=0.0,
         warmup_epochs=0.0,

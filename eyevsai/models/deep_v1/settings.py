@@ -16,7 +16,7 @@ class DeepV1Settings(NetworkSettings):
     """Settings of the standard variation: four convolution blocks, each with max-pooling."""
 
     PANEL: ClassVar[str] = "deep_v1"
-    LEGACY: ClassVar[Mapping[str, Any]] = {"pooling": "late"}
+    LEGACY: ClassVar[Mapping[str, Any]] = {"pooling": "late", "whitening": False}
 
     image_size: int = 96
     epochs: int = 70

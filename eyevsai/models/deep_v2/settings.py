@@ -21,7 +21,7 @@ class DeepV2Settings(NetworkSettings):
     """Settings of the resnet variation: residual stages at falling resolution, with attention."""
 
     PANEL: ClassVar[str] = "deep_v2"
-    LEGACY: ClassVar[Mapping[str, Any]] = {"downsampling": "full"}
+    LEGACY: ClassVar[Mapping[str, Any]] = {"downsampling": "full", "whitening": False}
 
     image_size: int = 96
     epochs: int = 64

@@ -42,6 +42,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "epochs": ({}, 2),
     "pooling": ({}, "late"),
     "initial_scale": ({"image_size": 48}, 1.0),
+    "whitening": ({}, False),
     "batch_size": ({}, 8),
     "grad_accum_steps": ({}, 2),
     "optimizer": ({}, "adam"),
