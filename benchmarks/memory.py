@@ -26,7 +26,7 @@ import torch
 family, variation, efficient = sys.argv[1], sys.argv[2], sys.argv[3] == "True"
 settings = get_family(family).variations[variation].settings(
     epochs=1, batch_size=64, image_size=96, precision="float32", memory_efficient=efficient,
-    initial_scale=1.0,
+    initial_scale=1.0, whitening=False,
 )
 learner = build(family, variation, settings, tuple("abc"), seed=0)
 side, count = learner.preprocessing.short_side_px, 192

@@ -80,8 +80,9 @@ def _step(learner, images, labels, precision) -> Callable[[], None]:  # type: ig
     is_ours = images.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if is_ours else torch.contiguous_format
     network = learner.network.to(memory_format=layout).train()
-    if getattr(learner.settings, "whitening", False):
-        first_convolution(network).weight.requires_grad_(False)
+    first = first_convolution(network)
+    if first is not None and getattr(learner.settings, "whitening", False):
+        first.weight.requires_grad_(False)  # as with photographs in colour
     optimizer = build_optimizer([network], learner.settings)
 
     def step() -> None:

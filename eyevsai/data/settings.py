@@ -165,7 +165,11 @@ class AugmentationSettings(Settings):
         Doc("Maximum change of the aspect ratio by a random crop."),
     ] = 1.33
     flip: Annotated[
-        bool, Doc("Flip half of the images horizontally; in the next epoch, the other half.")
+        bool,
+        Doc(
+            "Flip half of the images horizontally, and the other half in the next epoch; of cached "
+            "features, a random half."
+        ),
     ] = True
     rotation: Annotated[
         float,

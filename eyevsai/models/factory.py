@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eyevsai.core.errors import UserError
+from eyevsai.core.legacy_names import rename_settings
 from eyevsai.core.names import choose, nearest
 from eyevsai.core.settings import Settings
 from eyevsai.models.base import Family, Variation
@@ -125,6 +126,20 @@ def _unknown_model_error(name: str) -> UserError:
 def _letters(name: str) -> str:
     """Return the letters and digits of a name in lower case."""
     return "".join(each for each in name.casefold() if each.isalnum())
+
+
+def complete_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stored settings of a run as the current version names and completes them.
+
+    A setting that did not exist yet gets the value that equals the code of that time
+    (`Settings.LEGACY`). Settings that name no model are renamed only.
+    """
+    settings = rename_settings(stored)
+    try:
+        model = resolve_model(str(settings.get("model")), settings.get("variation"))
+    except UserError:
+        return settings
+    return {**model.declaration.settings.LEGACY, **settings}
 
 
 def build(

@@ -28,7 +28,6 @@ from eyevsai.training.pace import Pace
 from eyevsai.training.settings import NetworkSettings, TrainingSettings
 from eyevsai.training.strategy import TrainingStrategy
 from eyevsai.training.trainer import OnEpoch, Trainer
-from eyevsai.training.whitening import whiten
 
 
 class NetworkLearner:
@@ -84,8 +83,6 @@ class NetworkLearner:
 
         The temperature does not change. Arguments and errors are those of `Trainer.fit`.
         """
-        if isinstance(self.settings, NetworkSettings) and self.settings.whitening:
-            whiten(self.network, train, self.preprocessing, self.seed)
         Trainer(self.strategy(), self.settings, self.preprocessing, self.seed).fit(
             train, valid, on_epoch, checkpoints, pace
         )

@@ -280,8 +280,8 @@ class NetworkSettings(TrainingSettings):
         bool,
         Detail(),
         Doc(
-            "Use filters in the first convolution that decorrelate patches of the train images, "
-            "and do not train them (Jordan 2024)."
+            "Filters of the first convolution that decorrelate patches of the train images; not "
+            "trained if there are enough of them (Jordan 2024)."
         ),
     ] = True
 
@@ -292,8 +292,8 @@ class NetworkSettings(TrainingSettings):
     def recovery_settings(self, epochs: int) -> Self:
         """Return settings to retrain a modified network for `epochs`.
 
-        A trained network needs a lower LR, images of the size that it was trained on last, and its
-        own filters.
+        A trained network needs a lower LR and images of the size that it was trained on last. It
+        starts from its own filters, and all of its weights are trained.
         """
         return replace(
             self,

@@ -12,11 +12,15 @@ from eyevsai.core.cancellation import CancellationToken
 from eyevsai.data.dataset import Split
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.training.lr_schedule import LRSchedule
+from eyevsai.training.process_group import SingleProcess
 from eyevsai.training.settings import NetworkSettings, UnfreezingSettings
+from eyevsai.training.whitening import whiten
 
 
 class TrainingStrategy:
     """Training of the whole network on images in all epochs; base class of other strategies."""
+
+    whitening = False  # whether the first convolution gets whitening filters
 
     def __init__(self, network: nn.Module, settings: NetworkSettings | UnfreezingSettings) -> None:
         self.network = network
@@ -24,6 +28,22 @@ class TrainingStrategy:
         self.lr_groups: list[nn.Module] = [network]  # modules with separate learning rates
         self.schedule = LRSchedule(settings, settings.lr, settings.epochs)
         self.image_sizes = settings.image_sizes
+        if isinstance(settings, NetworkSettings):
+            self.whitening = settings.whitening
+
+    def initialize(
+        self, train: Split, preprocessing: Preprocessing, seed: int, group: SingleProcess
+    ) -> None:
+        """Set initial weights that depend on the train images. Call with the network on the CPU.
+
+        Args:
+            train: train split.
+            preprocessing: preprocessing of the network.
+            seed: seed of the training.
+            group: process group, whose ranks get the weights of rank 0.
+        """
+        if self.whitening:
+            whiten(self.network, train, preprocessing, seed, group.broadcast_values)
 
     def begin_epoch(self, epoch: int) -> dict[str, float]:  # noqa: ARG002
         """Put the network into train mode, and set its trainable weights for the epoch.

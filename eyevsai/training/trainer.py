@@ -150,6 +150,7 @@ class Trainer:
         self._device = setup_device(self.settings)
         self._precision = find_precision(self.settings.precision, self._device)
         self._group = current_group()
+        self.strategy.initialize(train, self.preprocessing, self.seed, self._group)
         layout = torch.channels_last if self.settings.channels_last else torch.contiguous_format
         self.network.to(device=self._device, memory_format=layout)  # type: ignore[call-overload]
         self._optimizer = build_optimizer(self.strategy.lr_groups, self.settings)

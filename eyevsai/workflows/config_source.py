@@ -13,12 +13,11 @@ from typing import Any
 from eyevsai import config
 from eyevsai.core.config_file import ListText, Texts, read_config_file, to_text
 from eyevsai.core.errors import UserError
-from eyevsai.core.legacy_names import rename_settings
 from eyevsai.core.loading import loading
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.paths import expand, is_dir
 from eyevsai.core.settings import Setting, as_flag
-from eyevsai.models.factory import resolve_model
+from eyevsai.models.factory import complete_settings, resolve_model
 from eyevsai.workflows.command_options import check_other_commands
 
 RUN = "run:"  # beginning of a source that is a run
@@ -99,7 +98,7 @@ def read_source(text: object, command: str) -> Source:
     with loading("mlflow"):
         from eyevsai.workflows.run_config import read_run_config
 
-    stored = rename_settings(read_run_config(label.removeprefix(RUN), command))
+    stored = complete_settings(read_run_config(label.removeprefix(RUN), command))
     texts = {name: to_text(value) for name, value in stored.items() if _is_kept(name, value)}
     if command == "train":  # the settings of a study are among the others
         texts["tuned"] = config.NEVER_TUNED

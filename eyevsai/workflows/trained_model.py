@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from eyevsai.core.errors import UserError
-from eyevsai.core.legacy_names import rename_settings
 from eyevsai.core.model_ref import ModelRef, check_trained, parse_model
 from eyevsai.core.names import to_file_name
 from eyevsai.data.dataset import SPLIT_TABLE, Dataset, load_dataset
 from eyevsai.data.settings import DataSettings
+from eyevsai.models.factory import complete_settings
 from eyevsai.models.learner import Learner
 from eyevsai.models.serialization import load, read_config
 from eyevsai.registry.lookup import find_dataset, find_version
@@ -59,7 +59,7 @@ def read_origin(model_dir: Path) -> Origin | None:
     values = read_metadata(model_dir).get(ORIGIN)
     if values is None:
         return None
-    config = rename_settings(values["config"])
+    config = complete_settings(values["config"])
     return Origin(config, values["fingerprint"], values["split_sha256"])
 
 
@@ -263,7 +263,7 @@ def find_trained_model(tracking_uri: str, model: str | ModelRef) -> TrainedModel
         raise UserError(
             f"Run {source_id} has no {CONFIG}: eyevsai did not train it, or its files were deleted."
         )
-    return TrainedModel(source_id, run, version, model_dir, rename_settings(config), tracking_uri)
+    return TrainedModel(source_id, run, version, model_dir, complete_settings(config), tracking_uri)
 
 
 def _find_without_run(tracking_uri: str, version: Version) -> TrainedModel:

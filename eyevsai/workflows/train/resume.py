@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import Any
 
 from eyevsai.config import TrainConfig, compose_train
 from eyevsai.core.errors import UserError
 from eyevsai.core.paths import expand
 from eyevsai.core.settings import as_flag
+from eyevsai.models.factory import complete_settings
 from eyevsai.store.run_dir import CONFIG, REQUESTED_CONFIG, RunDir, list_run_dirs
 from eyevsai.tracking.finished_runs import reason_not_resumable
 from eyevsai.workflows.train.fingerprint import plain_values
@@ -60,7 +60,7 @@ def restore_config(config: TrainConfig, run_dir: RunDir) -> TrainConfig:
     it. Logs a warning for each other setting of `config` that differs from both the run's value and
     the default.
     """
-    saved: dict[str, Any] = run_dir.read(CONFIG)
+    saved = complete_settings(run_dir.read(CONFIG))
     original = compose_train({name: value for name, value in saved.items() if value is not None})
     old, defaults = original.flat(), compose_train({"model": config.model.family}).flat()
     overridable = ("state_dir", "class_change")

@@ -104,9 +104,10 @@ def test_nan_stops_before_the_update(data: Data) -> None:
     with torch.no_grad():
         next(network.parameters())[0] = float("nan")
     before = {name: weight.clone() for name, weight in network.named_parameters()}
+    settings = replace(TINY, whitening=False)  # which would replace the filters
     rows: list[EpochMetrics] = []
     with pytest.raises(JobError, match="epoch 1, step 1"):
-        Trainer(TrainingStrategy(network, TINY), TINY, Preprocessing(32), 0).fit(
+        Trainer(TrainingStrategy(network, settings), settings, Preprocessing(32), 0).fit(
             data.train, data.valid, lambda e, row: rows.append(row)
         )
     assert not rows
