@@ -81,5 +81,6 @@ def sparkline(values: Sequence[float], width: int, *, is_ascii: bool = False) ->
     ]
     low, high = min(means, default=0.0), max(means, default=0.0)
     blocks = ASCII_BLOCKS if is_ascii else BLOCKS
-    scale = (len(blocks) - 1) / (high - low) if high > low else 0.0
-    return "".join(blocks[round((mean - low) * scale)] for mean in means)
+    # shares of the span: its reciprocal would overflow for the smallest numbers
+    shares = [(mean - low) / (high - low) if high > low else 0.0 for mean in means]
+    return "".join(blocks[round(share * (len(blocks) - 1))] for share in shares)

@@ -17,7 +17,6 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.seeding import make_generator
 
 NUM_IMAGES = 1000  # whose patches give the covariance
-BATCH = 50
 STRIDE = 5  # pixels between patches
 # Variance below which a direction is noise, as that of rounding pixels to 8 bits or to bfloat16:
 # batch normalisation would amplify it. Patches of grey images have 10 directions above it at most.
@@ -74,10 +73,9 @@ def _covariance(train: Split, preprocessing: Preprocessing, size: int, seed: int
     generator = make_generator(seed, "whitening")
     chosen = torch.randperm(len(train), generator=generator)[:NUM_IMAGES]
     total, count = torch.zeros(()).double(), 0
-    for indices in chosen.split(BATCH):
-        images = train.images(indices.tolist())
-        crops = torch.cat([preprocessing.crop(image[None]) for image in images])
-        patches = functional.unfold(preprocessing.normalize(crops), size, stride=STRIDE)
+    for image in train.images(chosen.tolist()):  # one by one, to use little memory
+        crop = preprocessing.crop(image[None])
+        patches = functional.unfold(preprocessing.normalize(crop), size, stride=STRIDE)
         rows = patches.permute(0, 2, 1).flatten(0, 1).double()
         total, count = total + rows.T @ rows, count + len(rows)
     return total / count

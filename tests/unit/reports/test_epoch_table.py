@@ -6,7 +6,7 @@ import io
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -62,6 +62,7 @@ def test_sparkline_averages_neighbours_that_share_a_column() -> None:
     assert len(sparkline(range(1000), 40)) == 40
 
 
+@example([0.0, 2.2250738585e-313], 2)
 @given(FRACTIONS, st.integers(1, 60))
 def test_sparkline_has_a_character_per_value_up_to_its_width(
     values: list[float], width: int
