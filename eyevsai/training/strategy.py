@@ -34,7 +34,7 @@ class TrainingStrategy:
     def initialize(
         self, train: Split, preprocessing: Preprocessing, seed: int, group: SingleProcess
     ) -> None:
-        """Set initial weights that depend on the train images. Call with the network on the CPU.
+        """Set initial weights that depend on the train images. Call before `begin_epoch`.
 
         Args:
             train: train split.

@@ -40,8 +40,8 @@ def whiten(
     and with fewer than `MIN_DIRECTIONS` eigenvectors, the layer is trained.
 
     Args:
-        network: network on the CPU, whose first convolution takes images. A network without a
-            convolution is not changed.
+        network: network whose first convolution takes images. A network without a convolution is
+            not changed.
         train: train split.
         preprocessing: preprocessing of the network.
         seed: seed of the choice of images.
@@ -50,7 +50,7 @@ def whiten(
     convolution = first_convolution(network)
     if convolution is None:
         return
-    weight = convolution.weight.detach()
+    weight = convolution.weight.detach().cpu()
     covariance = _covariance(train, preprocessing, convolution.kernel_size[0], seed)
     variances, vectors = torch.linalg.eigh(covariance)
     filters = vectors.T[variances > MIN_VARIANCE].flip(0)[: len(weight) // 2].float()
@@ -59,7 +59,7 @@ def whiten(
     values = torch.cat([shaped, -shaped, weight[2 * len(shaped) :]])
     # Eigenvectors of equal variances may differ between machines.
     *shared, is_fixed = broadcast([*values.flatten().tolist(), is_complete])
-    weight.copy_(torch.tensor(shared).view_as(weight))
+    convolution.weight.detach().copy_(torch.tensor(shared).view_as(weight))
     convolution.weight.requires_grad_(not is_fixed)
 
 
