@@ -75,14 +75,10 @@ def _step(learner, images, labels, precision) -> Callable[[], None]:  # type: ig
 
     from eyevsai.training.optimizer import build_optimizer
     from eyevsai.training.strided_depthwise import StridedDepthwise
-    from eyevsai.training.whitening import first_convolution
 
     is_ours = images.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if is_ours else torch.contiguous_format
     network = learner.network.to(memory_format=layout).train()
-    first = first_convolution(network)
-    if first is not None and getattr(learner.settings, "whitening", False):
-        first.weight.requires_grad_(False)  # as with photographs in colour
     optimizer = build_optimizer([network], learner.settings)
 
     def step() -> None:

@@ -1,9 +1,13 @@
-"""Accuracy on many small images: `eyevsai train --minutes N` on 60,000 images of 32 px.
+"""Accuracy on small images: `eyevsai train --minutes N` on files of 32 px.
 
 `EYEVSAI_MODELS=deep_v1,deep_v2/resnet` and `EYEVSAI_MINUTES=2,5` select models and times;
-`EYEVSAI_OPTIONS="--crop-scale 0.35 --batch-size 64"` has more options of `train`. The images are
-Fashion-MNIST from Debian's package dataset-fashion-mnist, enlarged from 28 to 32 px. The cache is
+`EYEVSAI_OPTIONS="--crop-scale 0.35 --batch-size 64"` has more options of `train`. The cache is
 empty at the start of each training.
+
+`EYEVSAI_IMAGES` selects the images:
+    fashion      70,000 of Fashion-MNIST, from Debian's package dataset-fashion-mnist, enlarged from
+                 28 px; the default
+    photographs  the photographs of all datasets, whose centre squares are shrunk
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.peers.accuracy import select_minutes
+from benchmarks.photographs import PHOTOS, are_missing
 
 SOURCE = Path("/usr/share/datasets/fashion-mnist")
 SPLITS = {"train": "train", "test": "t10k"}
@@ -34,8 +39,14 @@ def read(name: str, header: int) -> npt.NDArray[np.uint8]:
         return np.frombuffer(file.read(), np.uint8, offset=header)
 
 
-def write_images(folder: Path) -> None:
-    """Write the images into `train` and `test` with class folders."""
+def write_fashion(folder: Path) -> bool:
+    """Write Fashion-MNIST into `train` and `test` with class folders.
+
+    Returns False, and prints a note, if the package is missing.
+    """
+    if not SOURCE.is_dir():
+        print(f"skipped: {SOURCE} is missing. Install Debian's package dataset-fashion-mnist.")
+        return False
     from PIL import Image
 
     for split, prefix in SPLITS.items():
@@ -47,6 +58,30 @@ def write_images(folder: Path) -> None:
             picture = Image.fromarray(image).convert("RGB")
             picture = picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
             picture.save(folder / split / f"class_{label}" / f"{number:05d}.png", compress_level=1)
+    return True
+
+
+def write_photographs(folder: Path) -> bool:
+    """Write the shrunk photographs into class folders.
+
+    Returns False, and prints a note, if the photographs are missing.
+    """
+    from PIL import Image
+
+    if are_missing():
+        return False
+    for source in sorted(PHOTOS.glob("*/*/*.jpg")):
+        picture = Image.open(source).convert("RGB")
+        side = min(picture.size)
+        x, y = ((length - side) // 2 for length in picture.size)
+        square = picture.crop((x, y, x + side, y + side))
+        target = folder / source.parent.name / f"{source.stem}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        square.resize((SIZE, SIZE), Image.Resampling.BOX).save(target)
+    return True
+
+
+WRITERS = {"fashion": write_fashion, "photographs": write_photographs}
 
 
 def train(data: Path, model: str, minutes: float, options: list[str]) -> str:
@@ -71,15 +106,16 @@ def train(data: Path, model: str, minutes: float, options: list[str]) -> str:
 
 def main() -> None:
     """Write the images, and train the selected models for the selected times."""
-    if not SOURCE.is_dir():
-        print(f"skipped: {SOURCE} is missing. Install Debian's package dataset-fashion-mnist.")
-        return
+    images = os.environ.get("EYEVSAI_IMAGES", "fashion")
+    if images not in WRITERS:
+        raise SystemExit(f"EYEVSAI_IMAGES={images} is invalid. Use {' or '.join(WRITERS)}.")
     models = os.environ.get("EYEVSAI_MODELS", "deep_v1").split(",")
     minutes = select_minutes(os.environ.get("EYEVSAI_MINUTES", "5"))
     options = shlex.split(os.environ.get("EYEVSAI_OPTIONS", ""))
     with tempfile.TemporaryDirectory() as folder:
-        data = Path(folder) / "fashion"
-        write_images(data)
+        data = Path(folder) / images
+        if not WRITERS[images](data):
+            return
         for model in models:
             for each in minutes:
                 print(train(data, model, each, options), flush=True)

@@ -92,7 +92,8 @@ def report_accuracy() -> None:
                 metrics.extend(row.metrics)
                 cells |= make_cells(row, results, prepared[start].reasons)
                 notes.append(describe_runs(results, each))
-                notes.extend(filter(None, [describe_ours(results, each)]))
+                if ours := describe_ours(results, each):
+                    notes.append(ours)
                 print(f"### {ACCURACY}: {row.title}; {num_tested} test images\n")
                 print(format_table(metrics, cells) + "\n")
                 print("\n".join(notes) + "\n", flush=True)

@@ -152,6 +152,7 @@ def _draw_transforms(
     center_y = height / 2 + shift_y * (height / 2 - half_y)
     center_x = width / 2 + shift_x * (width / 2 - half_x)
     angle = _uniform(count, -1, 1, generator) * math.radians(settings.rotation)
+    # drawn in any case: the later draws are then the same
     drawn = torch.rand(count, generator=generator) < 0.5
     is_mirrored = drawn if mirrored is None else mirrored
     mirror = torch.where(is_mirrored & settings.flip, -1.0, 1.0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from eyevsai.core.legacy_names import rename_settings
 from eyevsai.core.settings import Settings
 
 
@@ -23,6 +24,13 @@ class Variation:
     # Probabilities of tree models jump at split thresholds, so the parity check of an export
     # allows for differences that a continuous model cannot have.
     piecewise_constant: bool = False
+
+    def complete(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return stored settings under their current names, with those that did not exist yet.
+
+        These get the value that equals the code of that time (`Settings.LEGACY`).
+        """
+        return {**self.settings.LEGACY, **rename_settings(stored)}
 
 
 @dataclass(frozen=True)

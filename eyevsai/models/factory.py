@@ -129,17 +129,15 @@ def _letters(name: str) -> str:
 
 
 def complete_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the stored settings of a run as the current version names and completes them.
+    """Return the stored settings of a run, completed by the variation that they name.
 
-    A setting that did not exist yet gets the value that equals the code of that time
-    (`Settings.LEGACY`). Settings that name no model are renamed only.
+    Settings that name no model are renamed only; the others as `Variation.complete` does.
     """
-    settings = rename_settings(stored)
     try:
-        model = resolve_model(str(settings.get("model")), settings.get("variation"))
+        model = resolve_model(str(stored.get("model")), stored.get("variation"))
     except UserError:
-        return settings
-    return {**model.declaration.settings.LEGACY, **settings}
+        return rename_settings(stored)
+    return model.declaration.complete(stored)
 
 
 def build(

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from eyevsai.core.errors import UserError, read_error
 from eyevsai.core.hashing import hash_file
-from eyevsai.core.legacy_names import rename_settings
 from eyevsai.models.factory import build, resolve_model
 
 if TYPE_CHECKING:
@@ -70,8 +69,7 @@ def load(folder: Path) -> Learner:
     try:
         _check_weights(folder / WEIGHTS, card["sha256"])
         variation = resolve_model(card["family"], card["variation"]).declaration
-        saved = rename_settings(card["settings"])
-        settings = variation.settings(**{**variation.settings.LEGACY, **saved})
+        settings = variation.settings(**variation.complete(card["settings"]))
         learner = build(card["family"], card["variation"], settings, card["classes"], seed=0)
         learner.preprocessing = Preprocessing.from_json(card["preprocessing"])
         learner.temperature = float(card.get("temperature", 1.0))

@@ -21,7 +21,7 @@ STRIDE = 5  # pixels between patches
 # Variance below which a direction is noise, as that of rounding pixels to 8 bits or to bfloat16:
 # batch normalisation would amplify it. Patches of grey images have 10 directions above it at most.
 MIN_VARIANCE = 1e-3
-MIN_DIRECTIONS = 16  # with fewer, the layer is trained, because its outputs lack too much
+MIN_DIRECTIONS = 16  # with fewer, the layer is trained: it could never see the other directions
 
 
 def whiten(

@@ -213,6 +213,23 @@ def test_upgraded_store_goes_on_working(old_store: Path, eyevsai: Eyevsai) -> No
     assert {"version"} <= {item["type"] for item in plan["plan"]["items"]}
 
 
+@pytest.mark.usefixtures("old_store")
+@pytest.mark.processes("training decodes images in worker processes")
+def test_settings_that_a_run_lacks_are_those_of_its_version(eyevsai: Eyevsai) -> None:
+    from eyevsai.store.uris import find_store
+    from eyevsai.tracking.search import read_json
+    from eyevsai.workflows.trained_model import find_trained_model
+
+    former = {"pooling": "late", "whitening": False}
+    eyevsai("doctor", "--upgrade")
+    first = find_trained_model(find_store(), f"{MODEL}/1")  # as export --prune reads it
+    assert former.items() <= first.config.items()
+    eyevsai("train", "--config", f"run:{first.run_id}", "--epochs", "1", "--run-name", "repeated")
+    (repeated,) = (run for run in runs_of(MlflowClient()) if run.info.run_name == "repeated")
+    config = read_json(find_store(), repeated.info.run_id, "config.json")
+    assert former.items() <= config.items()
+
+
 def test_no_run_is_upgraded_while_its_process_may_work(
     old_store: Path, eyevsai: Eyevsai, monkeypatch: pytest.MonkeyPatch
 ) -> None:
