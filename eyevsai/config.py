@@ -235,6 +235,23 @@ def select_parameters(values: Mapping[str, Any], model: ResolvedModel) -> dict[s
     }
 
 
+def explicit_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a training's stored settings with which `compose_train` repeats them.
+
+    None is left out where it is the default: a setting without a value.
+
+    Args:
+        stored: all settings by name, as `TrainConfig.flat` returns them.
+    """
+    model = resolve_model(str(stored["model"]), stored.get("variation"))
+    defaults = {each.name: each.default for each in model_settings(model)}
+    return {
+        name: value
+        for name, value in stored.items()
+        if value is not None or defaults.get(name) is not None
+    }
+
+
 def compose_train(
     values: Mapping[str, Any], command: str = "train", others: Iterable[str] = ()
 ) -> TrainConfig:

@@ -34,6 +34,7 @@ from eyevsai.workflows.watch.settings import WatchSettings
 S = TypeVar("S", bound=Settings)
 # context of commands whose options depend on the model; `eyevsai.cli.words` rejects others
 UNPARSED = {"ignore_unknown_options": True, "allow_extra_args": True}
+NO_VALUE = object()  # result of an empty option whose default is not None; None is a missing option
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -132,7 +133,7 @@ def with_options(
         """Call the command with its own arguments and the options that were set."""
         command(
             **{
-                name: value
+                name: None if value is NO_VALUE else value
                 for name, value in values.items()
                 if name not in names or value is not None
             }
@@ -153,10 +154,11 @@ def _parser_of(setting: Setting) -> Callable[[str], Any]:
     """Return the parser of an option, which rejects empty text if the setting does."""
 
     def parse(text: str) -> Any:
-        """Return the value of `text`; raise UserError if it is not valid."""
+        """Return the value of `text`, or `NO_VALUE`; raise UserError if it is not valid."""
         if text == "" and setting.rejects_empty:
             raise setting.empty_value_error()
-        return setting.parse(text)
+        value = setting.parse(text)
+        return NO_VALUE if value is None and setting.default is not None else value
 
     return parse
 

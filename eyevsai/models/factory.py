@@ -131,13 +131,15 @@ def _letters(name: str) -> str:
 def complete_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the stored settings of a run, completed by the variation that they name.
 
-    Settings that name no model are renamed only; the others as `Variation.complete` does.
+    Settings that name no model are renamed only; the others as `Variation.complete` does. Runs that
+    predate `split_seed` used `seed` for the split.
     """
     try:
         model = resolve_model(str(stored.get("model")), stored.get("variation"))
     except UserError:
         return rename_settings(stored)
-    return model.declaration.complete(stored)
+    completed = model.declaration.complete(stored)
+    return completed if "seed" not in stored else {"split_seed": stored["seed"], **completed}
 
 
 def build(

@@ -18,6 +18,7 @@ from eyevsai.training.feature_cache import FeatureCache
 from eyevsai.training.inference import average_flips, evaluating
 from eyevsai.training.linear_head import solve_linear_head
 from eyevsai.training.lr_schedule import LRSchedule
+from eyevsai.training.process_group import SingleProcess
 from eyevsai.training.settings import UnfreezingSettings
 from eyevsai.training.staged_network import StagedNetwork
 from eyevsai.training.strategy import TrainingStrategy
@@ -114,7 +115,11 @@ class GradualUnfreezing(TrainingStrategy):
             self.frozen.compute(self.network, self.backbone_digest, splits, preprocessing, stop)
 
     def solve(
-        self, epoch: int, stop: CancellationToken, is_late: Callable[[], bool]
+        self,
+        epoch: int,
+        stop: CancellationToken,
+        is_late: Callable[[], bool],
+        group: SingleProcess,
     ) -> dict[str, float] | None:
         """Solve a linear head on the cached features; see `solve_linear_head`."""
         if self.num_unfrozen(epoch) or not self.settings.solves_head:
@@ -125,6 +130,7 @@ class GradualUnfreezing(TrainingStrategy):
             stop,
             is_balanced=self.settings.class_weights,
             is_late=is_late,
+            group=group,
         )
         *_, head = self.network.head.children()
         assert isinstance(head, nn.Linear)  # the last layer of each head

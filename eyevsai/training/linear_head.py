@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError
 from eyevsai.core.progress import track
+from eyevsai.training.process_group import SINGLE_PROCESS, SingleProcess
 
 Array = npt.NDArray[np.float32]
 
@@ -46,6 +47,7 @@ def solve_linear_head(
     *,
     is_balanced: bool = False,
     is_late: Callable[[], bool] = lambda: False,
+    group: SingleProcess = SINGLE_PROCESS,
 ) -> LinearHead:
     """Return the head whose regularisation has the lowest loss on the valid split.
 
@@ -58,6 +60,7 @@ def solve_linear_head(
         stop: cancellation token, checked between strengths.
         is_balanced: weight classes by their inverse frequency.
         is_late: returns True if the time is over; called between strengths.
+        group: process group, whose ranks try the same strengths as rank 0 and end together.
 
     Raises:
         JobError: a feature is NaN or infinite.
@@ -78,14 +81,15 @@ def solve_linear_head(
     for strength, coefficients, intercepts in track(
         candidates, "Solving the linear head", total=len(STRENGTHS)
     ):
-        stop.check()
+        group.check(stop)
         weight, bias = _unstandardize(coefficients, intercepts, mean, scale)
-        loss, _ = _score(valid[0], valid[1], weight, bias)
+        own_loss, _ = _score(valid[0], valid[1], weight, bias)
+        loss, late = group.broadcast_values([own_loss, is_late()])
         if heads and loss >= heads[-1][0]:
             break
         score = _score(views[:1], labels, weight, bias)
         heads.append((loss, LinearHead(weight, bias, strength, *score)))
-        if is_late():
+        if late:
             break
     return heads[-1][1]
 

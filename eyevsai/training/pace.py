@@ -30,6 +30,7 @@ class Pace:
         self.num_epochs = 0
         self.cost_at: Callable[[float], float] = _constant
         self.positions: Positions = []  # recorded by a pace that depends on the clock
+        self.checks_in_time = 0  # calls of `is_late` that returned False; recorded as well
 
     def start(self, num_epochs: int, cost_at: Callable[[float], float] = _constant) -> None:
         """Set the plan. Call before the first step.
@@ -102,10 +103,12 @@ class _RecordedPositions(Pace):
         return position
 
     def state_dict(self) -> dict[str, Any]:
-        return {"positions": self.positions}
+        return {"positions": self.positions, "checks_in_time": self.checks_in_time}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.positions = [list(each) for each in state["positions"]]
+        # checkpoints of earlier versions lack it
+        self.checks_in_time = state.get("checks_in_time", 0)
 
 
 @dataclass
@@ -196,7 +199,9 @@ class TimedPace(_RecordedPositions):
         return self._record(epoch, position)
 
     def is_late(self) -> bool:
-        return self.budget.elapsed() >= self.budget.total_s - self._reserved_s()
+        is_late = self.budget.elapsed() >= self.budget.total_s - self._reserved_s()
+        self.checks_in_time += not is_late
+        return is_late
 
     def end_evaluation(self, seconds: float) -> None:
         if self._last_step_at is None:
@@ -259,9 +264,24 @@ def _ratio(now: float, before: float) -> float:
 class RecordedPace(_RecordedPositions):
     """Pace that repeats the recorded positions of another training."""
 
-    def __init__(self, record: Sequence[Sequence[float]]) -> None:
+    def __init__(
+        self, record: Sequence[Sequence[float]], checks_in_time: int | None = None
+    ) -> None:
+        """Configure the pace.
+
+        Args:
+            record: positions of each step of each epoch.
+            checks_in_time: recorded value; None if it is unknown, so that no check is late.
+        """
         super().__init__()
         self.record = record
+        self.recorded_checks = checks_in_time
+
+    def is_late(self) -> bool:
+        if self.checks_in_time == self.recorded_checks:
+            return True
+        self.checks_in_time += 1
+        return False
 
     def is_over(self, epoch: int) -> bool:
         return epoch > len(self.record)
@@ -301,6 +321,12 @@ class SharedPace(_RecordedPositions):
 
     def is_over(self, epoch: int) -> bool:
         return bool(self.broadcast([float(self.pace.is_over(epoch))])[0])
+
+    def is_late(self) -> bool:
+        """Return True if the time of the training is over; only rank 0 knows that."""
+        is_late = self.pace.is_late()
+        self.checks_in_time = self.pace.checks_in_time
+        return is_late
 
     def next_position(self, epoch: int, step: int, num_steps: int) -> float | None:
         own = self.pace.next_position(epoch, step, num_steps)

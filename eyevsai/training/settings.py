@@ -11,6 +11,7 @@ from eyevsai.data.settings import AugmentationSettings
 from eyevsai.training.image_sizes import ImageSizes
 
 BATCH_SIZE_DOC = "Images per optimizer step; at most those of the train split."
+MAX_EPOCHS = 10_000
 MEMORY_EFFICIENT_FACTOR = 4  # multiplies the micro-batches of a batch
 RECOVERY_LR_RATIO = 0.3  # multiplies the learning rate for a network that is trained already
 
@@ -274,7 +275,7 @@ class NetworkSettings(TrainingSettings):
     optimizer: str = "muon"
     lr: float = 6e-3
     weight_decay: float = 0.05
-    epochs: Annotated[int, Range(1, 10_000), Doc("Passes over the train split.")] = 30
+    epochs: Annotated[int, Range(1, MAX_EPOCHS), Doc("Passes over the train split.")] = 30
     initial_scale: float = 0.5
     whitening: Annotated[
         bool,
@@ -332,7 +333,7 @@ class UnfreezingSettings(TrainingSettings):
     ] = 10
     fine_tune_epochs: Annotated[
         int,
-        Range(0, 10_000),
+        Range(0, MAX_EPOCHS),
         Search(Range(1, 10)),
         Doc("Epochs after --freeze-epochs, which train the backbone, too."),
     ] = 8

@@ -96,13 +96,15 @@ class TrainingStrategy:
         epoch: int,
         stop: CancellationToken,
         is_late: Callable[[], bool],
+        group: SingleProcess,
     ) -> dict[str, float] | None:
         """Set the weights of an epoch at once; return None if the epoch is trained by steps.
 
         Args:
             epoch: epoch of the plan, from 1.
             stop: cancellation token, checked from time to time.
-            is_late: returns True if the time budget is over.
+            is_late: returns True if the time budget is over; only that of rank 0 is used.
+            group: process group, whose ranks try the same solutions as rank 0.
 
         Returns:
             train/loss, train/accuracy, and values to add to the epoch metrics.
@@ -111,7 +113,7 @@ class TrainingStrategy:
             JobError: there is no solution.
             BaseException: the cancellation that `stop` requests.
         """
-        del epoch, stop, is_late
+        del epoch, stop, is_late, group
         return None
 
     def features(self, epoch: int, indices: Tensor, generator: torch.Generator) -> Tensor | None:  # noqa: ARG002

@@ -246,7 +246,7 @@ class Trainer:
         """Return the metrics of an epoch that the strategy solves at once; None for other ones."""
         start = time.perf_counter()
         stop, is_late = self._checkpoints.stop, self._pace.is_late
-        solved = self.strategy.solve(self._phase, stop, is_late)
+        solved = self.strategy.solve(self._phase, stop, is_late, self._group)
         if solved is None:
             return None
         self._pace.next_position(epoch, 0, 1)

@@ -13,6 +13,7 @@ from typing import Any
 from eyevsai import config
 from eyevsai.core.config_file import ListText, Texts, read_config_file, to_text
 from eyevsai.core.errors import UserError
+from eyevsai.core.legacy_names import rename_settings
 from eyevsai.core.loading import loading
 from eyevsai.core.logging import configure_logging
 from eyevsai.core.paths import expand, is_dir
@@ -98,7 +99,9 @@ def read_source(text: object, command: str) -> Source:
     with loading("mlflow"):
         from eyevsai.workflows.run_config import read_run_config
 
-    stored = complete_settings(read_run_config(label.removeprefix(RUN), command))
+    stored = read_run_config(label.removeprefix(RUN), command)
+    # runs of other commands store only what the user set: what they lack has today's default
+    stored = complete_settings(stored) if command == "train" else rename_settings(stored)
     texts = {name: to_text(value) for name, value in stored.items() if _is_kept(name, value)}
     if command == "train":  # the settings of a study are among the others
         texts["tuned"] = config.NEVER_TUNED

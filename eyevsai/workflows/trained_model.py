@@ -179,8 +179,6 @@ class TrainedModel:
         """
         names = {field.name for field in fields(DataSettings)}
         values = {name: value for name, value in self.config.items() if name in names}
-        # runs that predate --split-seed used --seed for the split
-        values.setdefault("split_seed", self.seed)
         settings = DataSettings(
             **values | {name: value for name, value in folders.items() if value is not None}
         )

@@ -13,7 +13,10 @@ from mlflow.entities import Run
 
 import eyevsai as package
 from eyevsai.core.errors import UserError
+from eyevsai.store.run_dir import CONFIG
 from eyevsai.store.tags import SOURCE_RUN_ID, STUB, WEIGHTS_SHA256
+from eyevsai.store.uris import find_store
+from eyevsai.tracking.search import read_json
 from tests.conftest import TINY_NETWORK, Eyevsai, experiments
 
 TINY_YAML = "dataset: stripes\nepochs: 1\nwidth: 4\nimage-size: 32\nbatch_size: 8\nthreads: 1\n"
@@ -211,8 +214,10 @@ def test_study_and_its_trial_are_repeated(eyevsai: Eyevsai, workplace: Path) -> 
     (again,) = MlflowClient().search_runs(
         experiments(), "tags.`eyevsai.job` = 'tune' and tags.study = 'again'"
     )
-    before, after = runs["tune"].data.params, again.data.params
-    assert {name for name in before if before[name] != after.get(name)} <= {"study"}
+    first_id, again_id = runs["tune"].info.run_id, again.info.run_id
+    before, after = (read_json(find_store(), run_id, CONFIG) for run_id in (first_id, again_id))
+    assert before | {"study": "again"} == after
+    assert runs["tune"].data.params.keys() == again.data.params.keys()
     assert (
         again.data.metrics["best_valid_accuracy"]
         == runs["tune"].data.metrics["best_valid_accuracy"]

@@ -90,12 +90,14 @@ def test_tune_logs_a_study_and_train_uses_it_by_name(
         assert trained.data.params[name] == ("" if value is None else str(value))
     eyevsai(*train, "--max-depth", "7", "--tuned", parent.data.tags["study"])
     assert few not in eyevsai(*train, "--tuned", "never").stderr
-    other, explicit, _ = (
+    eyevsai(*train, "--max-depth", "", "--tuned", "never")
+    unlimited, other, explicit, _ = (
         run
         for run in MlflowClient().search_runs(experiments())
         if run.data.tags["eyevsai.job"] == "train"
     )
     assert (explicit.data.params["max_depth"], explicit.data.params["n_estimators"]) == ("7", "5")
+    assert unlimited.data.params["max_depth"] == ""
     assert (other.data.params["n_estimators"], other.data.tags.get("tuned_from")) == ("200", None)
     assert (
         "has no finished study or run of this name"

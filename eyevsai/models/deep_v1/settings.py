@@ -16,7 +16,11 @@ class DeepV1Settings(NetworkSettings):
     """Settings of the standard variation: four convolution blocks, each with max-pooling."""
 
     PANEL: ClassVar[str] = "deep_v1"
-    LEGACY: ClassVar[Mapping[str, Any]] = {"pooling": "late", "whitening": False}
+    LEGACY: ClassVar[Mapping[str, Any]] = {
+        "pooling": "late",
+        "whitening": False,
+        "initial_scale": 1.0,
+    }
 
     image_size: int = 96
     epochs: int = 70

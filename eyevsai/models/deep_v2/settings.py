@@ -21,7 +21,11 @@ class DeepV2Settings(NetworkSettings):
     """Settings of the resnet variation: residual stages at falling resolution, with attention."""
 
     PANEL: ClassVar[str] = "deep_v2"
-    LEGACY: ClassVar[Mapping[str, Any]] = {"downsampling": "full", "whitening": False}
+    LEGACY: ClassVar[Mapping[str, Any]] = {
+        "downsampling": "full",
+        "whitening": False,
+        "initial_scale": 1.0,
+    }
 
     image_size: int = 96
     epochs: int = 64

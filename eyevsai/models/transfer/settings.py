@@ -26,7 +26,11 @@ class TransferSettings(UnfreezingSettings):
     # Photographs of 119 px are classified better at 224 px than at 192 px, and there better than
     # at 128 px: docs/decisions/044-fine-tuning.md.
     SMALLEST_DEFAULT: ClassVar[int] = 224
-    LEGACY: ClassVar[Mapping[str, Any]] = {"head_solver": "sgd"}
+    LEGACY: ClassVar[Mapping[str, Any]] = {
+        "head_solver": "sgd",
+        "unfreezing": "gradual",
+        "wise_ft": False,
+    }
 
     image_size: int = 224
     label_smoothing: float = 0.0

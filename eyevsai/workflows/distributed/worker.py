@@ -17,7 +17,7 @@ from typing import Any
 from torch import distributed
 from torch.distributed.distributed_c10d import Store
 
-from eyevsai.config import TrainConfig, compose_train
+from eyevsai.config import TrainConfig, compose_train, explicit_settings
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import Data, load_dataset
@@ -92,7 +92,7 @@ def _run_worker(config: TrainConfig, rank: RankInfo, store: Store, stop: Cancell
 
 def _compose_config(flat: dict[str, Any], local: TrainConfig) -> TrainConfig:
     """Return rank 0's settings (`flat`) with the data folders of this machine (`local`)."""
-    composed = compose_train({name: value for name, value in flat.items() if value is not None})
+    composed = compose_train(explicit_settings(flat))
     data = replace(
         composed.data,
         data_dir=local.data.data_dir,

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from eyevsai.config import TrainConfig, compose_train
+from eyevsai.config import TrainConfig, compose_train, explicit_settings
 from eyevsai.core.errors import JobError, UserError
 from eyevsai.core.names import ModelName
 from eyevsai.data.dataset import Split
@@ -82,9 +82,7 @@ def prune(source_model: TrainedModel, settings: ExportSettings, job: JobContext)
 
 def _compose_recovery(source_model: TrainedModel, epochs: int) -> TrainConfig:
     """Return the settings of a model's training run, for a recovery training of some epochs."""
-    config = compose_train(
-        {name: value for name, value in source_model.config.items() if value is not None}
-    )
+    config = compose_train(explicit_settings(source_model.config))
     assert isinstance(config.model.settings, NetworkSettings | UnfreezingSettings)
     recovery = config.model.settings.recovery_settings(epochs)
     return replace(config, model=replace(config.model, settings=recovery))

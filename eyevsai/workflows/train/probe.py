@@ -69,7 +69,13 @@ def measure_speed(config: TrainConfig, dataset: Dataset) -> Speed:
     largest = LARGEST_BATCH if settings.image_size <= SMALL_SIDE else BATCH
     num_images = len(dataset.labels_of("train"))
     batch = max(2 * parts, min(settings.batch_size, largest, num_images) // parts * parts)
-    changes: dict[str, Any] = {"batch_size": batch, "minutes": None, "devices": 1}
+    # no class weights: with more classes than images, those of missing classes are infinite
+    changes: dict[str, Any] = {
+        "batch_size": batch,
+        "class_weights": False,
+        "minutes": None,
+        "devices": 1,
+    }
     if isinstance(settings, UnfreezingSettings):
         changes |= {"freeze_epochs": 0, "fine_tune_epochs": 2, "weights": "none"}
     else:
@@ -130,7 +136,9 @@ def _random_split(shapes: Sequence[tuple[int, int]], count: int, num_classes: in
     generator = np.random.default_rng(0)
     flat = generator.integers(0, 256, int(lengths.sum()), dtype=np.uint8)
     pixels = PixelCache(flat, sizes, np.concatenate([[0], np.cumsum(lengths)[:-1]]))
-    return Split(pixels, range(count), torch.arange(count) % num_classes)
+    labels = torch.arange(count) % num_classes
+    labels[-1] = num_classes - 1  # the highest label sets the number of classes of a training
+    return Split(pixels, range(count), labels)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from eyevsai.config import TrainConfig, compose_train
+from eyevsai.config import TrainConfig, compose_train, explicit_settings
 from eyevsai.core.errors import UserError
 from eyevsai.core.paths import expand
 from eyevsai.core.settings import as_flag
@@ -61,7 +61,7 @@ def restore_config(config: TrainConfig, run_dir: RunDir) -> TrainConfig:
     the default.
     """
     saved = complete_settings(run_dir.read(CONFIG))
-    original = compose_train({name: value for name, value in saved.items() if value is not None})
+    original = compose_train(explicit_settings(saved))
     old, defaults = original.flat(), compose_train({"model": config.model.family}).flat()
     overridable = ("state_dir", "class_change")
     for name, value in config.flat().items():

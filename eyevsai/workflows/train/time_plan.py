@@ -19,7 +19,12 @@ from eyevsai.tracking.run import Run
 from eyevsai.tracking.search import find_run, read_json
 from eyevsai.training.image_sizes import SMALLEST, STEP
 from eyevsai.training.pace import Pace, RecordedPace, TimeBudget, TimedPace
-from eyevsai.training.settings import NetworkSettings, TrainingSettings, UnfreezingSettings
+from eyevsai.training.settings import (
+    MAX_EPOCHS,
+    NetworkSettings,
+    TrainingSettings,
+    UnfreezingSettings,
+)
 from eyevsai.training.weight_averaging import SHARES
 from eyevsai.workflows.train.probe import Speed, measure_decoding, measure_speed
 from eyevsai.workflows.train.setup import adapt_batch_size
@@ -72,7 +77,7 @@ def plan_training(
             config = config.with_settings(replace(settings, image_size=size))
             config = adapt_batch_size(config, remaining.num_train)
             remaining = replace(remaining, speed=measure_speed(config, dataset), measured_at=size)
-        changes["epochs"] = max(1, round(remaining.epochs_at(size)))
+        changes["epochs"] = min(max(1, round(remaining.epochs_at(size))), MAX_EPOCHS)
     settings = config.model.settings
     assert isinstance(settings, TrainingSettings)
     planned = config.with_settings(replace(settings, **changes))
@@ -192,10 +197,9 @@ def _plan_unfreezing(
     fine_tune = round((window_s - features_s) / remaining.epoch_s(size))
     if settings.solves_head and window_s - features_s > MIN_FINE_TUNING * remaining.budget.total_s:
         fine_tune = max(fine_tune, 1)
-    if settings.freeze_epochs or fine_tune >= 1:
-        changes["fine_tune_epochs"] = max(fine_tune, 0)
-    else:
-        changes["fine_tune_epochs"] = 1
+    trains_backbone = settings.mixup or settings.cutmix or not settings.freeze_epochs
+    fewest = 1 if trains_backbone else 0
+    changes["fine_tune_epochs"] = min(max(fine_tune, fewest), MAX_EPOCHS)
     return changes
 
 
@@ -233,7 +237,11 @@ class Timing:
         """Log the recorded positions, the plan and what became of it as artifacts of the run."""
         if self.pace is None:
             return
-        schedule = {"epochs": self.pace.num_epochs, "positions": self.pace.positions}
+        schedule = {
+            "epochs": self.pace.num_epochs,
+            "positions": self.pace.positions,
+            "checks_in_time": self.pace.checks_in_time,
+        }
         run.log_dict(SCHEDULE, schedule)
         if self.budget is None:
             return
@@ -300,7 +308,7 @@ def _recorded_pace(tracking_uri: str, run_id: str, settings: Settings) -> Record
         raise UserError(
             f"--replay {run_id} requires the settings of that run. Use --config run:{run_id}."
         )
-    return RecordedPace(record["positions"])
+    return RecordedPace(record["positions"], record.get("checks_in_time"))
 
 
 def _count_averages(settings: Settings) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from eyevsai.config import explicit_settings
 from eyevsai.core.atomic_dir import atomic_output_dir
 from eyevsai.core.errors import JobError
 from eyevsai.data.catalog import DatasetFolder
@@ -220,7 +221,8 @@ def training_values(base: TrainedModel, frozen: FrozenData, names: Iterable[str]
         frozen: frozen data.
         names: names of the settings that are taken over.
     """
-    kept = {name: base.config[name] for name in names if base.config.get(name) is not None}
+    stored = explicit_settings(base.config)
+    kept = {name: stored[name] for name in names if name in stored}
     values = {
         "model": base.config["model"],
         "variation": base.config["variation"],

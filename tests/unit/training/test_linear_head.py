@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from eyevsai.core.cancellation import CancellationToken
 from eyevsai.core.errors import JobError, TerminationRequested
 from eyevsai.training.linear_head import STRENGTHS, LinearHead, solve_linear_head
+from eyevsai.training.process_group import SingleProcess
 
 
 def draw(count: int, classes: int, noise: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -99,3 +102,27 @@ def test_a_late_search_ends_with_the_first_strength() -> None:
     assert solve_linear_head(data, data, CancellationToken()).strength < STRENGTHS[0]
     late = solve_linear_head(data, data, CancellationToken(), is_late=lambda: True)
     assert late.strength == STRENGTHS[0]
+
+
+def test_all_ranks_try_the_strengths_of_rank_0() -> None:
+    features, labels = draw(120, 3, 0.1, 1)
+    data = ([features], labels)
+    sent: list[list[float]] = []
+
+    class First(SingleProcess):
+        def broadcast_values(self, values: Sequence[float]) -> list[float]:
+            sent.append(list(values))
+            return sent[-1]
+
+    class Other(SingleProcess):
+        rank = 1
+
+        def broadcast_values(self, values: Sequence[float]) -> list[float]:
+            del values
+            return sent.pop(0)
+
+    late, token = iter([False, True]), CancellationToken()
+    first = solve_linear_head(data, data, token, is_late=lambda: next(late), group=First())
+    other = solve_linear_head(data, data, token, group=Other())
+    assert other.strength == first.strength == STRENGTHS[1]
+    assert not sent

@@ -187,6 +187,7 @@ def test_ranks_share_the_positions_of_rank_0() -> None:
     other.start(3)
     Machine(9.0, 9.0).train(other, 10)
     assert other.positions == first.positions
+    assert first.is_late()
     assert next(received, None) is None
     assert [other.phase(each) for each in (1, 2, 3)] == [first.phase(each) for each in (1, 2, 3)]
 
@@ -228,3 +229,11 @@ def test_a_timed_run_is_late_when_only_its_end_fits() -> None:
     machine.now += 1.5  # two evaluations and the tail take 20 s
     assert pace.is_late()
     assert not Pace().is_late()
+    again = RecordedPace([[1.0]], pace.checks_in_time)
+    assert [again.is_late() for _ in range(3)] == [False, True, True]
+    assert again.checks_in_time == pace.checks_in_time == 1
+    for original in (pace, again):
+        resumed = SharedPace(RecordedPace([[1.0]]), list)
+        resumed.load_state_dict(json.loads(json.dumps(original.state_dict())))
+        assert resumed.state_dict()["checks_in_time"] == 1
+    assert not RecordedPace([[1.0]]).is_late()  # a record of an earlier version

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from eyevsai.config import compose_train
 from eyevsai.core.errors import UserError
 from eyevsai.evaluation.class_map import read_class_map
 from eyevsai.inference_log.ids import Identities
@@ -18,7 +19,8 @@ from eyevsai.inference_log.labels import LabelReader
 from eyevsai.inference_log.records import Answer, KeptImage, Label, Version
 from eyevsai.inference_log.store import LogStore
 from eyevsai.retraining.selection import RECENT
-from eyevsai.workflows.watch.freeze import is_from_traffic
+from eyevsai.workflows.trained_model import TrainedModel
+from eyevsai.workflows.watch.freeze import is_from_traffic, training_values
 from eyevsai.workflows.watch.frozen_data import (
     DATA,
     FrozenData,
@@ -66,6 +68,17 @@ def test_digest_depends_on_each_class(tmp_path: Path, monkeypatch: pytest.Monkey
     first = freeze(tmp_path / "first").digest
     monkeypatch.setitem(LABELS, "a/1.png", ("dog", "train"))
     assert freeze(tmp_path / "second").digest != first
+
+
+def test_training_on_frozen_data_keeps_settings_without_a_value(tmp_path: Path) -> None:
+    """None is the depth of trees without a limit; the default is a number."""
+    explicit = {"model": "shallow/rf_hog_lbp", "max_depth": None, "dataset_name": "pets"}
+    config = compose_train(explicit).flat()
+    base = TrainedModel("0" * 32, None, None, tmp_path, config, "")
+    frozen = freeze(tmp_path)
+    values = compose_train(training_values(base, frozen, ["max_depth", "labels"])).flat()
+    assert values["max_depth"] is None
+    assert values["labels"] == str(frozen.table)
 
 
 def test_changed_data_are_found(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from eyevsai.config import compose_train
 from eyevsai.data.dataset import load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
@@ -33,3 +34,15 @@ def test_decoding_is_estimated_without_its_first_call(
     monkeypatch.setattr(probe, "time", SimpleNamespace(perf_counter=lambda: sum(durations)))
     monkeypatch.setattr(probe, "count_cores", lambda: 2)
     assert probe.measure_decoding(dataset, Preprocessing(32)) == pytest.approx(24 * 0.5 / 2)
+
+
+@pytest.mark.parametrize("explicit", [{"class_weights": True}, {"mixup": 0.4}, {"cutmix": 1.0}])
+def test_speed_of_a_model_with_more_classes_than_the_probe_has_images(
+    explicit: dict[str, Any], tmp_path: Path
+) -> None:
+    data = write_images(tmp_path / "images", {f"class {number}": 4 for number in range(9)})
+    small = {"image_size": 32, "width": 4, "batch_size": 4, "mixup_prob": 1.0}
+    folders = {"data": str(data), "cache_dir": str(tmp_path / "cache")}
+    config = compose_train({"model": "deep_v1"} | small | folders | explicit)
+    speed = probe.measure_speed(config, load_dataset(config.data))
+    assert min(speed.train, speed.evaluation) > 0

@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from eyevsai.config import compose_train
-from eyevsai.models.factory import complete_settings
+from eyevsai.config import compose_train, explicit_settings
+from eyevsai.models.factory import FAMILIES, complete_settings, get_family
 from eyevsai.store.run_dir import CONFIG, RunDir
 from eyevsai.workflows.train.resume import restore_config
 
-FORMER = {
-    "deep_v1": {"pooling": "late", "whitening": False},
-    "deep_v2/hybrid": {"downsampling": "full", "whitening": False},
-    "transfer/resnet50": {"head_solver": "sgd"},
+MODELS = [f"{family}/{each}" for family in FAMILIES for each in get_family(family).variations]
+FORMER: dict[str, dict[str, Any]] = {
+    "deep_v1": {"pooling": "late", "whitening": False, "initial_scale": 1.0},
+    "deep_v2/hybrid": {"downsampling": "full", "whitening": False, "initial_scale": 1.0},
+    "transfer/resnet50": {"head_solver": "sgd", "unfreezing": "gradual", "wise_ft": False},
     "shallow/rf_hog_lbp": {"balance": False, "discriminant_shrinkage": None},
 }
 
@@ -25,8 +26,9 @@ FORMER = {
 def test_missing_settings_have_the_value_of_their_time(model: str) -> None:
     family, _, variation = model.partition("/")
     stored: dict[str, Any] = {"model": family, "variation": variation or None, "seed": 3}
-    assert complete_settings(stored) == {**FORMER[model], **stored}
-    current = dict.fromkeys(FORMER[model], "kept")
+    former = FORMER[model] | {"split_seed": 3}
+    assert complete_settings(stored) == {**former, **stored}
+    current = dict.fromkeys(former, "kept")
     assert complete_settings(stored | current) == stored | current
 
 
@@ -34,6 +36,14 @@ def test_missing_settings_have_the_value_of_their_time(model: str) -> None:
 def test_settings_without_a_model_are_renamed_only(model: str | None) -> None:
     stored = {"model": model, "accumulation": 2}
     assert complete_settings(stored) == {"model": model, "grad_accum_steps": 2}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_stored_settings_are_composed_to_the_same_settings(model: str) -> None:
+    """None is a value of settings whose default is a number, as the depth of trees."""
+    changed = {"max_depth": None, "discriminant_shrinkage": None} if "rf_" in model else {}
+    stored = compose_train({"model": model, **changed}).flat()
+    assert compose_train(explicit_settings(stored)).flat() == stored
 
 
 def test_a_resumed_run_of_an_earlier_version_keeps_its_network(tmp_path: Path) -> None:

@@ -45,3 +45,32 @@ def test_images_that_the_plan_shrinks_have_larger_batches_too(
     assert (settings["image_size"], plan.image_size) == (size, size)
     assert settings["batch_size"] == measured[-1] == batch
     assert settings["epochs"] == plan.epochs
+
+
+@pytest.mark.parametrize(
+    ("explicit", "images_per_s", "name", "epochs"),
+    [
+        ({"model": "deep_v1"}, 1e6, "epochs", 10_000),
+        ({"model": "transfer"}, 1e6, "fine_tune_epochs", 10_000),
+        ({"model": "transfer"}, 1e-3, "fine_tune_epochs", 0),
+        ({"model": "transfer", "mixup": 0.2}, 1e-3, "fine_tune_epochs", 1),
+    ],
+)
+def test_planned_epochs_are_allowed(
+    explicit: dict[str, Any],
+    images_per_s: float,
+    name: str,
+    epochs: int,
+    *,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A short epoch fits many times; mixup has no effect without an epoch of fine-tuning."""
+    speed = Speed(images_per_s, images_per_s)
+    monkeypatch.setattr(time_plan, "measure_speed", lambda *_: speed)
+    data = write_images(tmp_path / "images", {"a": 12, "b": 12})
+    given = {"data": str(data), "minutes": 10.0, "preset": "cpu"}
+    config = compose_train({**given, "cache_dir": str(tmp_path / "cache"), **explicit})
+    budget = TimeBudget(600.0, time.monotonic())
+    planned, _ = time_plan.plan_training(config, load_dataset(config.data), budget)
+    assert getattr(planned.model.settings, name) == epochs
