@@ -59,6 +59,7 @@ class TrialKeywords(TypedDict, total=False):
     patience: int
     crop_scale: float
     crop_ratio: float
+    translate: float
     flip: bool
     rotation: float
     brightness: float
@@ -77,6 +78,7 @@ class TrialKeywords(TypedDict, total=False):
     precision: Literal["auto", "float32", "bfloat16", "float16"]
     memory_efficient: bool
     channels_last: bool
+    crop_margin: float
     initial_scale: float
     epochs: int
     whitening: bool

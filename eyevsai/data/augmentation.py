@@ -22,7 +22,7 @@ GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 
 def augment(
-    images: Sequence[Tensor],
+    images: Tensor | Sequence[Tensor],
     settings: AugmentationSettings,
     preprocessing: Preprocessing,
     generator: torch.Generator,
@@ -35,7 +35,8 @@ def augment(
     """Return the augmented and normalised batch.
 
     Args:
-        images: H,W,3 uint8 images of any sizes.
+        images: H,W,3 uint8 images of any sizes; one tensor N,H,W,3 of images of one size takes less
+            time.
         settings: ranges of the random changes.
         preprocessing: image size, mean and standard deviation of the network's input.
         generator: source of the random numbers, on the CPU.
@@ -50,7 +51,7 @@ def augment(
     """
     if settings.auto_augment != "none":
         images = _apply_policy(images, settings.auto_augment, generator)
-    sizes = torch.tensor([image.shape[:2] for image in images], dtype=torch.float32)  # N,2
+    sizes = _sizes_of(images)
     frame = _stack(images, rows).to(device)  # N,H,W,3 uint8
     size = size or preprocessing.image_size
     transforms = _draw_transforms(sizes, preprocessing.image_size, settings, generator, mirrored)[
@@ -73,7 +74,7 @@ def augment(
 
 
 def _apply_policy(
-    images: Sequence[Tensor], policy: str, generator: torch.Generator
+    images: Tensor | Sequence[Tensor], policy: str, generator: torch.Generator
 ) -> list[Tensor]:
     """Return the images (H,W,3 uint8) after torchvision's policy for automatic augmentation.
 
@@ -107,11 +108,20 @@ def _draw_rectangles(count: int, size: int, prob: float, generator: torch.Genera
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
 
-def _stack(images: Sequence[Tensor], rows: slice) -> Tensor:
+def _sizes_of(images: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return the heights and widths of images, N,2 float32."""
+    if isinstance(images, Tensor):
+        return torch.tensor([images.shape[1:3]], dtype=torch.float32).expand(len(images), 2)
+    return torch.tensor([image.shape[:2] for image in images], dtype=torch.float32)
+
+
+def _stack(images: Tensor | Sequence[Tensor], rows: slice) -> Tensor:
     """Return the images of `rows` in one N,H,W,3 uint8 tensor, each in the top-left corner.
 
     H and W are the maxima over all images, not only those of `rows`. The rest is 0.
     """
+    if isinstance(images, Tensor):
+        return images[rows]
     height = max(image.shape[0] for image in images)
     width = max(image.shape[1] for image in images)
     frame = torch.zeros((len(images[rows]), height, width, 3), dtype=torch.uint8)
@@ -146,11 +156,17 @@ def _draw_transforms(
         short = torch.minimum(height, width)
         half_y = torch.minimum(short * torch.sqrt(area / ratio), height) / 2
         half_x = torch.minimum(short * torch.sqrt(area * ratio), width) / 2
+        center_y = height / 2 + shift_y * (height / 2 - half_y)
+        center_x = width / 2 + shift_x * (width / 2 - half_x)
     else:
         half_y = half_x = torch.full((count,), size / 2)
-        shift_y = shift_x = torch.zeros(count)
-    center_y = height / 2 + shift_y * (height / 2 - half_y)
-    center_x = width / 2 + shift_x * (width / 2 - half_x)
+        # whole pixels before the crop: half a pixel would blur the image
+        center_y, center_x = (torch.floor((side - size) / 2) + size / 2 for side in (height, width))
+    if settings.translate:
+        # whole pixels: a crop of the size of the output is then not resampled
+        far = settings.translate * torch.minimum(height, width)
+        center_y = center_y + torch.round(_uniform(count, -1, 1, generator) * far)
+        center_x = center_x + torch.round(_uniform(count, -1, 1, generator) * far)
     angle = _uniform(count, -1, 1, generator) * math.radians(settings.rotation)
     # drawn in any case: the later draws are then the same
     drawn = torch.rand(count, generator=generator) < 0.5

@@ -64,6 +64,10 @@ class Split:
         for index in range(len(self)) if indices is None else indices:
             yield self.pixels.image(self.rows[index])
 
+    def batch(self, indices: Sequence[int]) -> Tensor | list[Tensor]:
+        """Return the images at `indices` of this split, as `PixelCache.images` does."""
+        return self.pixels.images([self.rows[index] for index in indices])
+
     def cached_features(
         self,
         features_key: str,

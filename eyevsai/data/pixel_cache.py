@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,21 @@ class PixelCache:
         return torch.from_numpy(
             self.flat[start : start + 3 * height * width].reshape(height, width, 3).copy()
         )
+
+    def images(self, rows: Sequence[int]) -> Tensor | list[Tensor]:
+        """Return copies of images: N,H,W,3 uint8 if all of the cache have one shape, else H,W,3."""
+        if self._stacked is None:
+            return [self.image(row) for row in rows]
+        return torch.from_numpy(self._stacked[np.asarray(rows, dtype=np.int64)])
+
+    @cached_property
+    def _stacked(self) -> npt.NDArray[np.uint8] | None:
+        """All images, N,H,W,3; None if their shapes differ."""
+        height, width = self.shapes[0].tolist()
+        starts = 3 * height * width * np.arange(len(self), dtype=np.int64)
+        if (self.shapes != self.shapes[0]).any() or (self.offsets != starts).any():
+            return None
+        return np.asarray(self.flat).reshape(-1, height, width, 3)
 
 
 def load_pixels(

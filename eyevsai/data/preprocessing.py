@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from eyevsai.data.decode import Depth
+from eyevsai.data.settings import CROP_MARGIN
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-MARGIN = 1.15  # short side after the resize / side of the crop: room for random crops
 MAX_ASPECT = 2
 VERSION = 3  # part of the pixel cache's key: increment it when any resized pixel changes
 
@@ -31,11 +31,12 @@ class Preprocessing:
     interpolation: str = "bilinear"
     # range of images with more than 8 bits; None: range of each image's values, as in older models
     depth: Depth | None = None
+    margin: float = CROP_MARGIN
 
     @cached_property
     def short_side_px(self) -> int:
         """Short side of an image after `resize`, in pixels."""
-        return math.ceil(MARGIN * self.image_size)
+        return math.ceil(self.margin * self.image_size)
 
     @property
     def center_crop_bounds(self) -> tuple[int, int]:
@@ -49,7 +50,10 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Preprocessing:
-        """Return the preprocessing with the values of `to_json`; `depth` may be missing."""
+        """Return the preprocessing with the values of `to_json`.
+
+        `depth` and `margin` may be missing.
+        """
         mean, std = tuple(values["mean"]), tuple(values["std"])
         depth = values.get("depth")
         return cls(
@@ -58,6 +62,7 @@ class Preprocessing:
             std,
             values["interpolation"],
             Depth(**depth) if depth else None,
+            values.get("margin", CROP_MARGIN),
         )
 
     def resized_shape(self, height: int, width: int) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from eyevsai.core.settings import (
     StateDir,
 )
 
+CROP_MARGIN = 1.15  # short side after the resize / side of the crop: room for random crops
 DEPTHS = ("8", "10", "12", "14", "16", "float1", "float255")  # of images with more than 8 bits
 DataRoot = Annotated[
     str, Env("EYEVSAI_DATA"), NotLogged(), Doc("Folder of the datasets, one subfolder for each.")
@@ -164,6 +165,15 @@ class AugmentationSettings(Settings):
         Detail(),
         Doc("Maximum change of the aspect ratio by a random crop."),
     ] = 1.33
+    translate: Annotated[
+        float,
+        Range(0, 0.5),
+        Detail(),
+        Doc(
+            "Maximum shift in either direction, as a share of the short side; pixels beyond the "
+            "border repeat it."
+        ),
+    ] = 0.0
     flip: Annotated[
         bool,
         Doc(

@@ -42,7 +42,7 @@ class NetworkLearner:
         self.settings = settings
         self.classes = classes
         self.seed = seed
-        self.preprocessing = Preprocessing(settings.image_size)
+        self.preprocessing = Preprocessing(settings.image_size, margin=settings.crop_margin)
         self.temperature = 1.0
         self.pruned = 0.0
         with torch.random.fork_rng(devices=[]):

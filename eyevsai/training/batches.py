@@ -106,7 +106,7 @@ class Batches:
         features = self.strategy.features(phase, indices, generator)
         if features is not None:
             return features[rows].to(self.device), labels
-        images = list(self.train.images(indices.tolist()))
+        images = self.train.batch(indices.tolist())
         # Mixing needs the whole batch: an image is mixed with one of any row.
         is_mixed = bool(self.settings.mixup or self.settings.cutmix)
         augmented_rows = slice(None) if is_mixed else rows

@@ -106,7 +106,7 @@ class FeatureCache:
 
     def _view(self, train: Split, preprocessing: Preprocessing, number: int) -> Iterator[Tensor]:
         for start in range(0, len(train), EVAL_BATCH):
-            images = list(train.images(range(start, min(start + EVAL_BATCH, len(train)))))
+            images = train.batch(range(start, min(start + EVAL_BATCH, len(train))))
             generator = make_generator(0, "view", number, start)
             yield augment(images, self.settings, preprocessing, generator, torch.device("cpu"))
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from eyevsai.data.preprocessing import Preprocessing
 
-# images per batch: the activations of a small batch fit into the caches of a CPU
-CPU_BATCH, BATCH = 16, 128
+# images per batch: on a CPU, the activations of a small batch fit into its caches
+CPU_PIXELS, CPU_BATCH, BATCH = 16 * 96**2, 16, 128
 
 
 class FlipTTA(nn.Module):
@@ -73,7 +73,10 @@ def predict_logits(
     """
     device = next(network.parameters()).device
     outputs = []
-    batch_size = CPU_BATCH if device.type == "cpu" else BATCH
+    batch_size = BATCH
+    if device.type == "cpu":
+        fitting = CPU_PIXELS // preprocessing.image_size**2
+        batch_size = min(max(CPU_BATCH, fitting), BATCH)
     crops_of_images = (preprocessing.crop(image[None]) for image in images)
     with evaluating(network):
         while batch := list(islice(crops_of_images, batch_size)):

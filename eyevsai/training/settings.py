@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Self
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Detail, Doc, NotLogged, Range, Search, Settings, When
-from eyevsai.data.settings import AugmentationSettings
+from eyevsai.data.settings import CROP_MARGIN, AugmentationSettings
 from eyevsai.training.image_sizes import ImageSizes
 
 BATCH_SIZE_DOC = "Images per optimizer step; at most those of the train split."
@@ -222,6 +222,15 @@ class TrainingSettings(
 ):
     """Settings that all torch families inherit."""
 
+    crop_margin: Annotated[
+        float,
+        Range(1, 2),
+        Detail(),
+        Doc(
+            "Short side of a resized image relative to --image-size. Predictions use its centre; 1 "
+            "uses the whole short side."
+        ),
+    ] = CROP_MARGIN
     initial_scale: Annotated[
         float,
         Range(0.25, 1),

@@ -23,7 +23,7 @@ from eyevsai.models.transfer.pretrained import is_at_hand
 from eyevsai.models.transfer.settings import OFFLINE
 from eyevsai.training.pace import TimeBudget
 from eyevsai.workflows.train.probe import hiding_log, measure_shallow
-from eyevsai.workflows.train.setup import adapt_batch_size, adapt_image_size, limit_to_data
+from eyevsai.workflows.train.setup import adapt_image_size, adapt_to_size, limit_to_data
 from eyevsai.workflows.train.time_plan import MIN_EPOCHS, TimePlan, plan_training
 
 log = logging.getLogger("eyevsai")
@@ -177,7 +177,7 @@ def _compose(model: str, request: _Request, settings: Mapping[str, Any]) -> Trai
     config = compose_train({**request.values, **settings, "model": model})
     with hiding_log():
         config = adapt_image_size(config, request.dataset)
-        config = adapt_batch_size(config, request.described["train_images"])
+        config = adapt_to_size(config, request.described["train_images"])
     return limit_to_data(config, request.described["train_images"])
 
 

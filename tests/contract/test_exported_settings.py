@@ -26,7 +26,12 @@ from eyevsai.models.learner import Learner, NetworkModel
 from tests.conftest import draw_image
 from tests.contract.test_learners import tiny
 
-NETWORK = {"tta_flip": (True,), "channels_last": (False,), "image_size": (33, 64)}
+NETWORK = {
+    "tta_flip": (True,),
+    "channels_last": (False,),
+    "image_size": (33, 64),
+    "crop_margin": (1.0, 1.5),
+}
 # settings that change the graph of a family, with values; others are set to make them effective
 GRAPH: dict[str, dict[str, tuple[Any, ...]]] = {
     "deep_v1": NETWORK
@@ -99,7 +104,7 @@ NOT_GRAPH = """
     auto_augment mixup cutmix mixup_prob ema_decay threads device precision memory_efficient devices
     epochs C freeze_epochs fine_tune_epochs unfreeze_stages fine_tune_lr layer_decay feature_views
     weights minutes head_solver initial_scale balance unfreezing wise_ft
-    whitening
+    whitening translate
 """
 VARIATIONS = [
     (family, variation)

@@ -43,4 +43,4 @@ def test_study_and_training_have_the_same_image_size_and_crops(
         for run in runs
         if run.data.tags["eyevsai.job"] in ("train", "trial")
     ]
-    assert crops == ["0.6", "0.6"]  # trial 0 has the defaults of a training of one epoch
+    assert crops == ["1.0", "1.0"]  # trial 0 has the defaults of a training of one epoch

@@ -82,7 +82,11 @@ def declare_preprocessing(
         UserError: the JSON file cannot be read or has an invalid value.
     """
     defaults = Preprocessing(
-        settings.image_size, backbone.mean, backbone.std, backbone.interpolation
+        settings.image_size,
+        backbone.mean,
+        backbone.std,
+        backbone.interpolation,
+        margin=settings.crop_margin,
     )
     if settings.weights not in (IMAGENET, NONE) and path is not None:
         defaults = replace(defaults, **_read_preprocessing_file(path.with_suffix(".json")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import replace
+from typing import Any
 
 from eyevsai.config import TrainConfig
 from eyevsai.data.dataset import Data, Dataset
@@ -18,12 +19,14 @@ from eyevsai.training.settings import LearningSettings, NetworkSettings, Trainin
 
 log = logging.getLogger("eyevsai")
 
-# docs/decisions/053-short-trainings.md
-SMALL_SIDE = 32  # px; batches of images of at most this size are larger
+# docs/decisions/053-short-trainings.md, 055-shifts.md
+SMALL_SIDE = 32  # px; images of at most this size have larger batches, and shifts for crops
+SMALL_CROPS: dict[str, Any] = {"crop_scale": 1.0, "crop_margin": 1.0, "translate": 0.125}
 LARGEST_BATCH = 256
 MIN_STEPS = 100  # steps of an epoch with a batch larger than the default
-SHORT_EPOCHS = 30  # a network from scratch that trains for less sees larger crops
-MILD_CROP = 0.6
+SHORT_EPOCHS = 60  # a network from scratch that trains for less sees shifts instead of crops
+SHIFTS: dict[str, Any] = {"crop_scale": 1.0, "translate": 0.15}
+MILD_CROP = 0.6  # larger crops, of a dataset, are kept
 
 
 def build_learner_and_data(config: TrainConfig, dataset: Dataset) -> tuple[Learner, Data]:
@@ -76,6 +79,39 @@ def adapt_image_size(config: TrainConfig, dataset: Dataset) -> TrainConfig:
     return config.with_settings(replace(settings, image_size=size))
 
 
+def adapt_to_size(config: TrainConfig, num_images: int) -> TrainConfig:
+    """Return the configuration with crops and batches that fit its image size.
+
+    Args:
+        config: settings of the run, after `adapt_image_size`.
+        num_images: images of the train split.
+    """
+    return adapt_batch_size(adapt_small_crops(config), num_images)
+
+
+def adapt_small_crops(config: TrainConfig) -> TrainConfig:
+    """Return the configuration with shifts instead of random crops for small images.
+
+    A random crop is enlarged, which blurs a small image, while predictions use sharp ones. Explicit
+    crops and shifts are kept, and larger crops of a dataset.
+    """
+    settings = config.model.settings
+    if (
+        not isinstance(settings, NetworkSettings)
+        or settings.image_size > SMALL_SIDE
+        or SMALL_CROPS.keys() & config.explicit
+        or settings.crop_scale >= MILD_CROP
+    ):
+        return config
+    log.info(
+        "Shifts of up to %g of the side instead of random crops, and predictions of the whole "
+        "short side: images of %d px are small (--translate, --crop-scale, --crop-margin).",
+        SMALL_CROPS["translate"],
+        settings.image_size,
+    )
+    return config.with_settings(replace(settings, **SMALL_CROPS))
+
+
 def adapt_batch_size(config: TrainConfig, num_images: int) -> TrainConfig:
     """Return the configuration with larger batches for many small images.
 
@@ -115,26 +151,26 @@ def adapt_batch_size(config: TrainConfig, num_images: int) -> TrainConfig:
 
 
 def adapt_crops(config: TrainConfig) -> TrainConfig:
-    """Return the configuration with larger random crops for a short training from scratch.
+    """Return the configuration with shifts instead of random crops for a short training.
 
-    Small crops prevent overfitting in many epochs, and slow the learning down in few.
+    Random crops prevent overfitting in many epochs. In few, a network from scratch learns more from
+    images as sharp and as large as those of predictions.
     """
     settings = config.model.settings
     if (
         not isinstance(settings, NetworkSettings)
-        or "crop_scale" in config.explicit
+        or SHIFTS.keys() & config.explicit
         or settings.epochs >= SHORT_EPOCHS
         or settings.crop_scale >= MILD_CROP
     ):
         return config
     log.info(
-        "Random crops of %g or more of an image instead of %g: the training has fewer than %d "
-        "epochs (--crop-scale).",
-        MILD_CROP,
-        settings.crop_scale,
+        "Shifts of up to %g of the side instead of random crops: the training has fewer than %d "
+        "epochs (--translate, --crop-scale).",
+        SHIFTS["translate"],
         SHORT_EPOCHS,
     )
-    return config.with_settings(replace(settings, crop_scale=MILD_CROP))
+    return config.with_settings(replace(settings, **SHIFTS))
 
 
 def limit_to_data(config: TrainConfig, num_images: int) -> TrainConfig:

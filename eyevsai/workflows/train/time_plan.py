@@ -14,6 +14,7 @@ from eyevsai.core.settings import Settings
 from eyevsai.data.dataset import Dataset
 from eyevsai.data.pixel_cache import is_cached
 from eyevsai.data.preprocessing import Preprocessing
+from eyevsai.data.settings import CROP_MARGIN
 from eyevsai.store.backend import raising_store_errors
 from eyevsai.tracking.run import Run
 from eyevsai.tracking.search import find_run, read_json
@@ -27,7 +28,7 @@ from eyevsai.training.settings import (
 )
 from eyevsai.training.weight_averaging import SHARES
 from eyevsai.workflows.train.probe import Speed, measure_decoding, measure_speed
-from eyevsai.workflows.train.setup import adapt_batch_size
+from eyevsai.workflows.train.setup import adapt_to_size
 
 log = logging.getLogger("eyevsai")
 
@@ -75,8 +76,9 @@ def plan_training(
             size = _choose_size(remaining)
         if size != settings.image_size:
             config = config.with_settings(replace(settings, image_size=size))
-            config = adapt_batch_size(config, remaining.num_train)
-            remaining = replace(remaining, speed=measure_speed(config, dataset), measured_at=size)
+            config = adapt_to_size(config, remaining.num_train)
+            speed = measure_speed(config, dataset)
+            remaining = replace(remaining, config=config, speed=speed, measured_at=size)
         changes["epochs"] = min(max(1, round(remaining.epochs_at(size))), MAX_EPOCHS)
     settings = config.model.settings
     assert isinstance(settings, TrainingSettings)
@@ -222,7 +224,9 @@ def _log_plan(plan: TimePlan, before: TrainingSettings) -> None:
 def _preprocessing(config: TrainConfig, dataset: Dataset, size: int) -> Preprocessing:
     settings = config.model.settings
     interpolation = getattr(settings, "interpolation", None) or "bilinear"
-    return Preprocessing(size, interpolation=interpolation, depth=dataset.curated.depth)
+    margin = getattr(settings, "crop_margin", CROP_MARGIN)
+    depth = dataset.curated.depth
+    return Preprocessing(size, interpolation=interpolation, depth=depth, margin=margin)
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from eyevsai.tuning.settings import TIMED_REPORTS, journal_path
 from eyevsai.workflows.job_context import JobContext
 from eyevsai.workflows.registry.class_lists import check_classes
 from eyevsai.workflows.train.setup import (
-    adapt_batch_size,
     adapt_crops,
     adapt_image_size,
+    adapt_to_size,
     describe_data_limits,
     log_default_data,
 )
@@ -72,7 +72,7 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
     log_default_data(config.trials)
     dataset = load_dataset(config.trials.data)
     train_labels = dataset.labels_of("train")
-    trials = adapt_batch_size(adapt_image_size(config.trials, dataset), len(train_labels))
+    trials = adapt_to_size(adapt_image_size(config.trials, dataset), len(train_labels))
     if getattr(model.settings, "minutes", None) is None:  # else the number of epochs is unknown
         trials = adapt_crops(trials)
     config = replace(config, trials=trials)

@@ -34,10 +34,9 @@ def run(settings: AugmentationSettings, sources: list[torch.Tensor], seed: int =
 
 def test_all_off_is_what_evaluation_sees() -> None:
     generator = torch.Generator().manual_seed(0)
-    # cropped without a half pixel left over: an even margin on every side
     sources = [
-        torch.randint(0, 256, (38, side, 3), dtype=torch.uint8, generator=generator)
-        for side in (38, 44, 60)
+        torch.randint(0, 256, (high, wide, 3), dtype=torch.uint8, generator=generator)
+        for high, wide in ((38, 38), (37, 37), (37, 44), (60, 37))
     ]
     expected = PREPROCESSING.normalize(
         torch.cat([crop_center(source[None], 32, 32) for source in sources])
@@ -49,6 +48,7 @@ def test_all_off_is_what_evaluation_sees() -> None:
     "change",
     [
         {"crop_scale": 0.3},
+        {"translate": 0.2},
         {"flip": True},
         {"rotation": 30.0},
         {"brightness": 0.5},
@@ -91,6 +91,28 @@ def test_the_same_generator_gives_the_same_batch() -> None:
     settings = AugmentationSettings()
     assert torch.equal(run(settings, images(), 5), run(settings, images(), 5))
     assert not torch.equal(run(settings, images(), 5), run(settings, images(), 6))
+
+
+def test_shifted_images_repeat_their_border() -> None:
+    source = torch.arange(32, dtype=torch.uint8).repeat(32, 1)[..., None].repeat(1, 1, 3)
+    batch = run(replace(OFF, translate=0.125), [source] * 400)
+    values = 255 * (batch[:, 0] * PREPROCESSING.std[0] + PREPROCESSING.mean[0])  # N,S,S
+    shifts = (values[:, 0, 16] - 16).round()
+    assert set(shifts.tolist()) == set(range(-4, 5))
+    expected = (torch.arange(32) + shifts[:, None]).clamp(0, 31)
+    torch.testing.assert_close(values, expected[:, None].expand_as(values), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("policy", ["none", "trivial"])
+def test_a_tensor_of_images_gives_the_same_batch_as_a_list(policy: str) -> None:
+    settings = AugmentationSettings(auto_augment=policy)
+    (image,), rows = images(1), slice(2, 5)
+    several = [image, image.flip(0), image.flip(1)] * 3
+    expected, batch = (
+        augment(each, settings, PREPROCESSING, torch.Generator().manual_seed(1), CPU, rows=rows)
+        for each in (several, torch.stack(several))
+    )
+    assert torch.equal(batch, expected)
 
 
 def test_an_image_never_shows_what_lies_beside_it_in_the_frame() -> None:

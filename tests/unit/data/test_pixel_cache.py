@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from eyevsai.core.errors import UserError
 from eyevsai.data.dataset import load_dataset
@@ -15,7 +16,7 @@ from eyevsai.data.decode import decode
 from eyevsai.data.disk_cache import DiskCache
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
-from tests.conftest import write_images
+from tests.conftest import draw_image, write_images
 from tests.forks import join_forks, start_fork, wait_for_file
 
 
@@ -32,6 +33,28 @@ def test_the_cache_holds_what_decoding_and_resizing_give(tmp_path: Path) -> None
         expected = preprocessing.resize(torch.from_numpy(decode(item.file.path))[None])[0]
         assert torch.equal(data.pixels.image(row), expected)
     assert len(data.train) + len(data.valid) + len(data.test) == 10
+
+
+def test_images_of_one_shape_are_read_as_one_batch(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    for label, name in enumerate("ab"):
+        (folder / name).mkdir(parents=True)
+        for number in range(5):
+            picture = Image.fromarray(draw_image(label, number, 40, 40))
+            picture.save(folder / name / f"{number}.png")
+    data = load_dataset(settings(folder, tmp_path / "cache")).open(Preprocessing(32))
+    batch = data.train.batch([2, 0, 2])
+    assert isinstance(batch, torch.Tensor)
+    for image, other in zip(batch, data.train.images([2, 0, 2]), strict=True):
+        assert torch.equal(image, other)
+    batch.zero_()  # a copy: the cache stays as it is
+    assert next(data.train.images([2])).any()
+
+    Image.new("RGB", (64, 32), "red").save(folder / "a" / "wide.png")
+    data = load_dataset(settings(folder, tmp_path / "cache")).open(Preprocessing(32))
+    several = data.pixels.images(range(len(data.pixels)))
+    assert isinstance(several, list)
+    assert {tuple(image.shape) for image in several} == {(37, 37, 3), (37, 74, 3)}
 
 
 def test_a_second_reading_opens_no_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,6 +64,8 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "patience": ({"lr": 0.05, "epochs": 25}, 1),
     "crop_scale": ({}, 1.0),
     "crop_ratio": ({}, 2.0),
+    "crop_margin": ({}, 1.0),
+    "translate": ({}, 0.2),
     "flip": ({}, False),
     "rotation": ({}, 30.0),
     "brightness": ({}, 0.0),
