@@ -31,7 +31,7 @@ class Preprocessing:
     interpolation: str = "bilinear"
     # range of images with more than 8 bits; None: range of each image's values, as in older models
     depth: Depth | None = None
-    margin: float = CROP_MARGIN
+    margin: float = CROP_MARGIN  # short side after `resize` / side of the centre crop
 
     @cached_property
     def short_side_px(self) -> int:

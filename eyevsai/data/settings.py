@@ -20,7 +20,7 @@ from eyevsai.core.settings import (
     StateDir,
 )
 
-CROP_MARGIN = 1.15  # short side after the resize / side of the crop: room for random crops
+CROP_MARGIN = 1.15  # room for random crops
 DEPTHS = ("8", "10", "12", "14", "16", "float1", "float255")  # of images with more than 8 bits
 DataRoot = Annotated[
     str, Env("EYEVSAI_DATA"), NotLogged(), Doc("Folder of the datasets, one subfolder for each.")

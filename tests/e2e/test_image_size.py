@@ -36,11 +36,18 @@ def test_study_and_training_have_the_same_image_size_and_crops(
     settings = [each for each in QUICK if each not in ("--tuned", "never")]
     eyevsai("tune", str(small_images), *settings, "--n-trials", "1", "--sampler", "random")
     eyevsai("train", str(small_images), *QUICK)
+    study = next(
+        run
+        for run in MlflowClient().search_runs(experiments())
+        if run.data.tags["eyevsai.job"] == "tune"
+    )
+    eyevsai("train", str(small_images), *settings, "--tuned", study.info.run_id)
     runs = MlflowClient().search_runs(experiments())
     assert {run.data.params["image_size"] for run in runs} == {"48"}
     crops = [
-        run.data.params["crop_scale"]
+        (run.data.params["crop_scale"], run.data.params["translate"])
         for run in runs
         if run.data.tags["eyevsai.job"] in ("train", "trial")
     ]
-    assert crops == ["1.0", "1.0"]  # trial 0 has the defaults of a training of one epoch
+    # trial 0 has the defaults of a training of one epoch, and the last training those of the study
+    assert crops == 3 * [("1.0", "0.15")]

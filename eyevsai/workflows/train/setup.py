@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -96,20 +97,32 @@ def adapt_small_crops(config: TrainConfig) -> TrainConfig:
     crops and shifts are kept, and larger crops of a dataset.
     """
     settings = config.model.settings
-    if (
-        not isinstance(settings, NetworkSettings)
-        or settings.image_size > SMALL_SIDE
-        or SMALL_CROPS.keys() & config.explicit
-        or settings.crop_scale >= MILD_CROP
-    ):
+    if not isinstance(settings, NetworkSettings) or settings.image_size > SMALL_SIDE:
         return config
-    log.info(
-        "Shifts of up to %g of the side instead of random crops, and predictions of the whole "
-        "short side: images of %d px are small (--translate, --crop-scale, --crop-margin).",
-        SMALL_CROPS["translate"],
-        settings.image_size,
-    )
-    return config.with_settings(replace(settings, **SMALL_CROPS))
+    adapted = _replace_crops(config, settings, SMALL_CROPS)
+    if adapted is not config:
+        log.info(
+            "Shifts of up to %g of the side instead of random crops, and predictions of the whole "
+            "short side: images of %d px are small (--translate, --crop-scale, --crop-margin).",
+            SMALL_CROPS["translate"],
+            settings.image_size,
+        )
+    return adapted
+
+
+def _replace_crops(
+    config: TrainConfig, settings: NetworkSettings, shifts: Mapping[str, Any]
+) -> TrainConfig:
+    """Return the configuration with `shifts`, or itself if it sets crops or shifts explicitly."""
+    if shifts.keys() & config.explicit or settings.crop_scale >= MILD_CROP:
+        return config
+    return config.with_settings(replace(settings, **shifts))
+
+
+def find_adapted_crops(before: TrainConfig, after: TrainConfig) -> dict[str, Any]:
+    """Return the settings of crops and shifts that differ in `after`, by name."""
+    old, new = vars(before.model.settings), vars(after.model.settings)
+    return {name: new[name] for name in SMALL_CROPS if name in new and new[name] != old[name]}
 
 
 def adapt_batch_size(config: TrainConfig, num_images: int) -> TrainConfig:
@@ -157,20 +170,17 @@ def adapt_crops(config: TrainConfig) -> TrainConfig:
     images as sharp and as large as those of predictions.
     """
     settings = config.model.settings
-    if (
-        not isinstance(settings, NetworkSettings)
-        or SHIFTS.keys() & config.explicit
-        or settings.epochs >= SHORT_EPOCHS
-        or settings.crop_scale >= MILD_CROP
-    ):
+    if not isinstance(settings, NetworkSettings) or settings.epochs >= SHORT_EPOCHS:
         return config
-    log.info(
-        "Shifts of up to %g of the side instead of random crops: the training has fewer than %d "
-        "epochs (--translate, --crop-scale).",
-        SHIFTS["translate"],
-        SHORT_EPOCHS,
-    )
-    return config.with_settings(replace(settings, **SHIFTS))
+    adapted = _replace_crops(config, settings, SHIFTS)
+    if adapted is not config:
+        log.info(
+            "Shifts of up to %g of the side instead of random crops: the training has fewer than "
+            "%d epochs (--translate, --crop-scale).",
+            SHIFTS["translate"],
+            SHORT_EPOCHS,
+        )
+    return adapted
 
 
 def limit_to_data(config: TrainConfig, num_images: int) -> TrainConfig:

@@ -21,6 +21,7 @@ from eyevsai.workflows.train.setup import (
     adapt_image_size,
     adapt_to_size,
     describe_data_limits,
+    find_adapted_crops,
     log_default_data,
 )
 from eyevsai.workflows.train.tuned_settings import format_changes
@@ -75,6 +76,15 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
     trials = adapt_to_size(adapt_image_size(config.trials, dataset), len(train_labels))
     if getattr(model.settings, "minutes", None) is None:  # else the number of epochs is unknown
         trials = adapt_crops(trials)
+    # fixed, so that a training with the settings of the study has them, too
+    crops = find_adapted_crops(config.trials, trials)
+    space = replace(
+        space,
+        fixed={
+            **{name: value for name, value in crops.items() if name not in space.dimensions},
+            **space.fixed,
+        },
+    )
     config = replace(config, trials=trials)
     model = trials.model
     space, notes = limit_space(config, space, len(train_labels))
