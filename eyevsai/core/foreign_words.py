@@ -20,6 +20,8 @@ SYNONYMS = {
     "minutes": ("time_limit", "time_budget", "max_time", "time", "budget"),
     "batch_size": ("batch", "bs", "b", "per_device_train_batch_size"),
     "image_size": ("imgsz", "img_size", "img", "input_size", "crop_size", "resolution", "size"),
+    "crop_margin": ("crop_pct",),
+    "translate": ("shift", "shift_limit", "translation"),
     "weight_decay": ("wd", "l2"),
     "optimizer": ("opt",),
     "schedule": ("sched", "scheduler", "lr_scheduler", "cos_lr"),
