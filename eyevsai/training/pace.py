@@ -7,6 +7,7 @@ any speed (Li et al. 2020: Budgeted Training). The recorded positions of a train
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from eyevsai.core.errors import UserError
 
 Positions = list[list[float]]  # of each step of each epoch
 END = -1.0  # position that ends an epoch, among ranks
-SMOOTHING = 0.1  # share of a step in the moving average of their durations
+# The mean duration of steps forgets with this time constant. It is longer than the time slices of
+# other processes, which make single steps slow.
+WINDOW_S = 5.0
 
 
 def _constant(epoch: float) -> float:  # noqa: ARG001
@@ -172,8 +175,9 @@ class TimedPace(_RecordedPositions):
         self._evaluation_s = evaluation_s  # after an epoch
         self._final_evaluation_s = evaluation_s  # of the best weights
         self._window_starts_s: float | None = None  # in seconds of the budget
-        self._step_s = 0.0  # of a step with the highest cost: moving average
-        self._fastest_step_s = 0.0  # minimum of the average
+        self._recent_s, self._recent_steps = 0.0, 0.0  # weighted sums of the last steps
+        self._step_s = 0.0  # of a step with the highest cost: mean of the last ones
+        self._fastest_step_s = 0.0  # minimum of the mean
         self._evaluated_step_s = step_s  # average at the last evaluation
         self._last_step_at: float | None = None
         self._last_cost = 1.0  # of the last step
@@ -211,16 +215,19 @@ class TimedPace(_RecordedPositions):
             self._final_evaluation_s = seconds
 
     def _measure_step(self, *, is_first: bool) -> None:
-        """Update the average duration of a step with the highest cost.
+        """Update the mean duration of a step with the highest cost.
 
         Before the first step of an epoch, there was an evaluation.
         """
         now = self.budget.clock()
         if self._last_step_at is not None and not is_first:
             seconds = (now - self._last_step_at) / self._last_cost
-            average = (1 - SMOOTHING) * self._step_s + SMOOTHING * seconds
-            self._step_s = average if self._step_s else seconds
-            self._fastest_step_s = min(self._fastest_step_s or self._step_s, self._step_s)
+            keep = math.exp(-seconds / WINDOW_S)
+            self._recent_s = keep * self._recent_s + seconds
+            self._recent_steps = keep * self._recent_steps + 1
+            self._step_s = self._recent_s / self._recent_steps
+            if self._recent_s >= WINDOW_S / 2:
+                self._fastest_step_s = min(self._fastest_step_s or self._step_s, self._step_s)
         self._last_step_at = now
 
     def _is_over(self) -> bool:
@@ -237,9 +244,15 @@ class TimedPace(_RecordedPositions):
 
     def _reserved_s(self) -> float:
         """Return the seconds that evaluations and the end of the run are expected to take."""
-        tail_s = self.budget.tail_s * _ratio(self._step_s, self._fastest_step_s)
+        tail_s = self.budget.tail_s * self._slowdown(self._fastest_step_s)
         evaluations_s = self._evaluation_s + (1 + self.num_averages) * self._final_evaluation_s
-        return tail_s + evaluations_s * _ratio(self._step_s, self._evaluated_step_s)
+        return tail_s + evaluations_s * self._slowdown(self._evaluated_step_s)
+
+    def _slowdown(self, step_s: float) -> float:
+        """Return how many times as long as `step_s` a step takes now; 1 if it is unknown."""
+        if not step_s or self._recent_s < WINDOW_S / 2:
+            return 1.0
+        return max(1.0, self._step_s / step_s)
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {
@@ -254,11 +267,6 @@ class TimedPace(_RecordedPositions):
         self.budget.used_s = state["used_s"]
         self._window_starts_s = state["window_starts_s"]
         self._evaluation_s, self._final_evaluation_s = state["evaluations_s"]
-
-
-def _ratio(now: float, before: float) -> float:
-    """Return how many times as long a step takes now; 1 if it is unknown."""
-    return max(1.0, now / before) if before else 1.0
 
 
 class RecordedPace(_RecordedPositions):

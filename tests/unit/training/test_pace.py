@@ -85,6 +85,28 @@ def test_timed_training_ends_on_time_when_the_speed_changes_half_way(
     assert [position for epoch in pace.positions for position in epoch] == positions
 
 
+@given(
+    step_s=st.floats(0.005, 0.05),
+    every=st.integers(2, 30),
+    pause_s=st.floats(0.02, 0.4),
+    num_steps=st.integers(5, 50),
+)
+def test_single_slow_steps_do_not_end_a_timed_training_early(
+    step_s: float, every: int, pause_s: float, num_steps: int
+) -> None:
+    machine = Machine(step_s, 4 * step_s, tail_s=6.0)
+    pace = timed(machine, 60.0, 10)
+    count = 0
+
+    def on_step(position: float) -> None:
+        nonlocal count
+        count += 1
+        machine.now += pause_s * (count % every == 0)  # time slices of another process
+
+    machine.train(pace, num_steps, on_step)
+    assert machine.now - 1000 == pytest.approx(60, rel=0.05)
+
+
 def test_positions_follow_the_clock_and_not_the_steps() -> None:
     machine = Machine(1.0, 0.0)
     pace = timed(machine, 100.0, 4)
