@@ -58,6 +58,7 @@ class TrialKeywords(TypedDict, total=False):
     clip_grad: float
     patience: int
     crop_scale: float
+    crop_share: float
     crop_ratio: float
     translate: float
     flip: bool

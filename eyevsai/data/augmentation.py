@@ -145,7 +145,7 @@ def _draw_transforms(
 
     `sizes` (N,2) has the heights and widths in pixels. The crop has a random area, aspect ratio and
     position (Szegedy et al. 2015). With `crop_scale` 1 it is the centre square of `size` pixels, as
-    in evaluation.
+    in evaluation, shifted by up to `translate`.
     """
     count = len(sizes)
     height, width = sizes.unbind(1)
@@ -162,11 +162,12 @@ def _draw_transforms(
         half_y = half_x = torch.full((count,), size / 2)
         # whole pixels before the crop: half a pixel would blur the image
         center_y, center_x = (torch.floor((side - size) / 2) + size / 2 for side in (height, width))
-    if settings.translate:
         # whole pixels: a crop of the size of the output is then not resampled
         far = settings.translate * torch.minimum(height, width)
-        center_y = center_y + torch.round(_uniform(count, -1, 1, generator) * far)
-        center_x = center_x + torch.round(_uniform(count, -1, 1, generator) * far)
+        center_y, center_x = (
+            center_y + torch.round(shift_y * far),
+            center_x + torch.round(shift_x * far),
+        )
     angle = _uniform(count, -1, 1, generator) * math.radians(settings.rotation)
     # drawn in any case: the later draws are then the same
     drawn = torch.rand(count, generator=generator) < 0.5

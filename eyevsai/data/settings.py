@@ -159,6 +159,15 @@ class AugmentationSettings(Settings):
         Search(Range(0.3, 1.0)),
         Doc("Minimum area of a random crop, as a fraction of the image; 1 disables cropping."),
     ] = 0.5
+    crop_share: Annotated[
+        float,
+        Range(0, 1),
+        Detail(),
+        Doc(
+            "Share of the training with random crops; later images are as large as those of "
+            "predictions, and shifted (Touvron et al. 2019)."
+        ),
+    ] = 1.0
     crop_ratio: Annotated[
         float,
         Range(1.0, 3.0),
@@ -170,8 +179,8 @@ class AugmentationSettings(Settings):
         Range(0, 0.5),
         Detail(),
         Doc(
-            "Maximum shift in either direction, as a share of the short side; pixels beyond the "
-            "border repeat it."
+            "Maximum shift of images without a random crop in either direction, as a share of the "
+            "short side; pixels beyond the border repeat it."
         ),
     ] = 0.0
     flip: Annotated[

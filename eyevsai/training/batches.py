@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -61,7 +61,7 @@ class Batches:
         num_micro_batches: int,
         phase: int | None = None,
         *,
-        size: int | None = None,
+        position: float | None = None,
     ) -> tuple[Tensor, Iterator[MicroBatch]]:
         """Load the micro-batches of this rank.
 
@@ -71,7 +71,8 @@ class Batches:
             step: step in the epoch, from 0.
             num_micro_batches: micro-batches per rank; fewer if one would have less than two images.
             phase: epoch of the plan, whose inputs are loaded; `epoch` by default.
-            size: side of the images in pixels; by default the image size of the network.
+            position: position in the plan, in epochs, which gives size and crops of the images; by
+                default, they are those of the start, at the image size of the network.
 
         Returns:
             The labels of the whole batch, N int64 or N,C float32 if images were mixed, and the
@@ -87,7 +88,7 @@ class Batches:
         rows = slice(
             *(number * each + min(number, more) for number in (numbers.start, numbers.stop))
         )
-        inputs, labels = self._load_rows(indices, rows, (epoch, step), phase or epoch, size)
+        inputs, labels = self._load_rows(indices, rows, (epoch, step), phase or epoch, position)
         pairs = zip(
             inputs.tensor_split(num_micro_batches),
             labels[rows].tensor_split(num_micro_batches),
@@ -98,7 +99,12 @@ class Batches:
         )
 
     def _load_rows(
-        self, indices: Tensor, rows: slice, time: tuple[int, int], phase: int, size: int | None
+        self,
+        indices: Tensor,
+        rows: slice,
+        time: tuple[int, int],
+        phase: int,
+        position: float | None,
     ) -> tuple[Tensor, Tensor]:
         """Return the inputs of the batch's `rows`, and the labels of the whole batch."""
         generator = make_generator(self.seed, "augment", *time)
@@ -110,9 +116,10 @@ class Batches:
         # Mixing needs the whole batch: an image is mixed with one of any row.
         is_mixed = bool(self.settings.mixup or self.settings.cutmix)
         augmented_rows = slice(None) if is_mixed else rows
+        size = None if position is None else self.strategy.image_size_at(position)
         batch = augment(
             images,
-            self.settings,
+            self._settings_at(position),
             self.preprocessing,
             generator,
             self.device,
@@ -125,6 +132,16 @@ class Batches:
         torch.manual_seed(derive_seed(self.seed, "mix", *time))
         batch, labels = mix_batch(batch, labels, self.num_classes, self.settings)
         return batch[rows], labels
+
+    def _settings_at(self, position: float | None) -> TrainingSettings:
+        """Return the settings, without random crops in the last part of the training."""
+        first = self.settings.crop_share
+        is_cropped = position is None or first == 1 or self.strategy.share_at(position) < first
+        return self.settings if is_cropped else self._uncropped
+
+    @cached_property
+    def _uncropped(self) -> TrainingSettings:
+        return replace(self.settings, crop_scale=1.0)
 
     def _mirrored(self, indices: Tensor, epoch: int) -> Tensor:
         """Return which of the images are mirrored in an epoch, N bool.

@@ -80,14 +80,7 @@ class GradualUnfreezing(TrainingStrategy):
             rate * settings.layer_decay**depth for depth in range(len(self.network.stages))
         ]
 
-    def image_size_at(self, epoch: float) -> int:
-        return self.image_sizes.size_at(self._fine_tuning_share(epoch))
-
-    def cost_at(self, epoch: float) -> float:
-        return self.image_sizes.cost_at(self._fine_tuning_share(epoch))
-
-    def _fine_tuning_share(self, epoch: float) -> float:
-        """Return the share of the fine-tuning that has passed `epoch` epochs after the start."""
+    def share_at(self, epoch: float) -> float:
         settings = self.settings
         return max(0.0, epoch - settings.frozen_epochs) / max(settings.fine_tune_epochs, 1)
 

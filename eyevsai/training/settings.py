@@ -286,6 +286,9 @@ class NetworkSettings(TrainingSettings):
     weight_decay: float = 0.05
     epochs: Annotated[int, Range(1, MAX_EPOCHS), Doc("Passes over the train split.")] = 30
     initial_scale: float = 0.5
+    crop_scale: float = 0.35
+    crop_share: float = 0.5
+    translate: float = 0.15
     whitening: Annotated[
         bool,
         Detail(),
@@ -302,7 +305,7 @@ class NetworkSettings(TrainingSettings):
     def recovery_settings(self, epochs: int) -> Self:
         """Return settings to retrain a modified network for `epochs`.
 
-        A trained network needs a lower LR and images of the size that it was trained on last. It
+        A trained network needs a lower LR and images like those that it was trained on last. It
         starts from its own filters, and all of its weights are trained.
         """
         return replace(
@@ -310,6 +313,7 @@ class NetworkSettings(TrainingSettings):
             epochs=epochs,
             whitening=False,
             initial_scale=1.0,
+            crop_share=1.0 if self.crop_share == 1 else 0.0,
             minutes=None,
             lr=max(self.lr * RECOVERY_LR_RATIO, 1e-6),
             devices=1,

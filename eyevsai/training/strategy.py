@@ -58,13 +58,17 @@ class TrainingStrategy:
         """Return the learning rate of each of `lr_groups`, `epoch` epochs after the start."""
         return [self.schedule.lr_at(epoch)]
 
+    def share_at(self, epoch: float) -> float:
+        """Return the passed share of the training on images, `epoch` epochs after the start."""
+        return epoch / self.num_epochs
+
     def image_size_at(self, epoch: float) -> int:
         """Return the side of the training images in pixels, `epoch` epochs after the start."""
-        return self.image_sizes.size_at(epoch / self.num_epochs)
+        return self.image_sizes.size_at(self.share_at(epoch))
 
     def cost_at(self, epoch: float) -> float:
         """Return the expected time of a step relative to one with images of the full size."""
-        return self.image_sizes.cost_at(epoch / self.num_epochs)
+        return self.image_sizes.cost_at(self.share_at(epoch))
 
     def end_epoch(self, epoch: int, valid_loss: float) -> None:  # noqa: ARG002
         """Record the validation loss of an epoch in the LR schedule."""

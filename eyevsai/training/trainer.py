@@ -211,7 +211,7 @@ class Trainer:
         )
 
     def _train_epoch(self, epoch: int) -> EpochMetrics:
-        self._phase, self._image_size = self._pace.phase(epoch), self.settings.image_size
+        self._phase = self._pace.phase(epoch)
         strategy_metrics = self.strategy.begin_epoch(self._phase)
         self._group.begin_epoch(self.network)
         self._unchanged = self.strategy.unchanged(self._phase)
@@ -229,7 +229,7 @@ class Trainer:
                 break  # the end of the time budget
             set_lrs(self._optimizer, self.strategy.lrs_at(position))
             self._set_dropout(position)
-            self._image_size = self.strategy.image_size_at(position)
+            self._position = position
             self._step_with_oom_retry(indices, epoch, state.steps)
             state.steps, state.seconds = state.steps + 1, time.perf_counter() - start_s
             self._save_or_stop_if_due()
@@ -314,7 +314,7 @@ class Trainer:
         Adds their loss and their number of correct predictions to `sums`.
         """
         labels, micro_batches = self._batches.load(
-            indices, epoch, step, self._state.micro_batches, self._phase, size=self._image_size
+            indices, epoch, step, self._state.micro_batches, self._phase, position=self._position
         )
         for part in micro_batches:
             purpose = ("step", epoch, step, part.number) if part.number else ("step", epoch, step)

@@ -353,10 +353,9 @@ def test_a_small_split_and_a_short_run_limit_settings(eyevsai: Eyevsai, stripes:
     assert "--warmup-epochs 2 is longer than a fifth of the 1 epoch: using 0.2." in done.stderr
     run = only_run()
     assert (run.data.params["batch_size"], run.data.params["warmup_epochs"]) == ("42", "0.2")
-    assert "Shifts of up to 0.125 of the side instead of random crops" in done.stderr
+    assert "No random crops, and predictions of the whole short side" in done.stderr
     limits = (
-        "batch_size 64 -> 42, warmup_epochs 2 -> 0.2, crop_scale 0.35 -> 1, translate 0 -> 0.125, "
-        "crop_margin 1.15 -> 1"
+        "batch_size 64 -> 42, warmup_epochs 2 -> 0.2, crop_scale 0.35 -> 1, crop_margin 1.15 -> 1"
     )
     assert run.data.tags["limited_settings"] == limits
     assert "tuned_from" not in run.data.tags

@@ -20,11 +20,12 @@ class DeepV1Settings(NetworkSettings):
         "pooling": "late",
         "whitening": False,
         "initial_scale": 1.0,
+        "crop_share": 1.0,
+        "translate": 0.0,
     }
 
     image_size: int = 96
     epochs: int = 70
-    crop_scale: float = 0.35
     random_erasing: float = 0.1
     width: Annotated[
         int,

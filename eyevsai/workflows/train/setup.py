@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,13 +19,11 @@ from eyevsai.training.settings import LearningSettings, NetworkSettings, Trainin
 
 log = logging.getLogger("eyevsai")
 
-# docs/decisions/053-short-trainings.md, 055-shifts.md
-SMALL_SIDE = 32  # px; images of at most this size have larger batches, and shifts for crops
-SMALL_CROPS: dict[str, Any] = {"crop_scale": 1.0, "crop_margin": 1.0, "translate": 0.125}
+# docs/decisions/053-short-trainings.md, 056-crops.md
+SMALL_SIDE = 32  # px; images of at most this size have larger batches, and no random crops
+SMALL_CROPS: dict[str, Any] = {"crop_scale": 1.0, "crop_margin": 1.0}
 LARGEST_BATCH = 256
 MIN_STEPS = 100  # steps of an epoch with a batch larger than the default
-SHORT_EPOCHS = 60  # a network from scratch that trains for less sees shifts instead of crops
-SHIFTS: dict[str, Any] = {"crop_scale": 1.0, "translate": 0.15}
 MILD_CROP = 0.6  # larger crops, of a dataset, are kept
 
 
@@ -91,36 +88,29 @@ def adapt_to_size(config: TrainConfig, num_images: int) -> TrainConfig:
 
 
 def adapt_small_crops(config: TrainConfig) -> TrainConfig:
-    """Return the configuration with shifts instead of random crops for small images.
+    """Return the configuration without random crops for small images.
 
     A random crop is enlarged, which blurs a small image, while predictions use sharp ones. Explicit
-    crops and shifts are kept, and larger crops of a dataset.
+    crops are kept, and larger crops of a dataset.
     """
     settings = config.model.settings
-    if not isinstance(settings, NetworkSettings) or settings.image_size > SMALL_SIDE:
+    if (
+        not isinstance(settings, NetworkSettings)
+        or settings.image_size > SMALL_SIDE
+        or {*SMALL_CROPS, "crop_share"} & config.explicit
+        or settings.crop_scale >= MILD_CROP
+    ):
         return config
-    adapted = _replace_crops(config, settings, SMALL_CROPS)
-    if adapted is not config:
-        log.info(
-            "Shifts of up to %g of the side instead of random crops, and predictions of the whole "
-            "short side: images of %d px are small (--translate, --crop-scale, --crop-margin).",
-            SMALL_CROPS["translate"],
-            settings.image_size,
-        )
-    return adapted
-
-
-def _replace_crops(
-    config: TrainConfig, settings: NetworkSettings, shifts: Mapping[str, Any]
-) -> TrainConfig:
-    """Return the configuration with `shifts`, or itself if it sets crops or shifts explicitly."""
-    if shifts.keys() & config.explicit or settings.crop_scale >= MILD_CROP:
-        return config
-    return config.with_settings(replace(settings, **shifts))
+    log.info(
+        "No random crops, and predictions of the whole short side: images of %d px are small "
+        "(--crop-scale, --crop-margin).",
+        settings.image_size,
+    )
+    return config.with_settings(replace(settings, **SMALL_CROPS))
 
 
 def find_adapted_crops(before: TrainConfig, after: TrainConfig) -> dict[str, Any]:
-    """Return the settings of crops and shifts that differ in `after`, by name."""
+    """Return the settings of crops that differ in `after`, by name."""
     old, new = vars(before.model.settings), vars(after.model.settings)
     return {name: new[name] for name in SMALL_CROPS if name in new and new[name] != old[name]}
 
@@ -161,26 +151,6 @@ def adapt_batch_size(config: TrainConfig, num_images: int) -> TrainConfig:
         settings.image_size,
     )
     return config.with_settings(adapted)
-
-
-def adapt_crops(config: TrainConfig) -> TrainConfig:
-    """Return the configuration with shifts instead of random crops for a short training.
-
-    Random crops prevent overfitting in many epochs. In few, a network from scratch learns more from
-    images as sharp and as large as those of predictions.
-    """
-    settings = config.model.settings
-    if not isinstance(settings, NetworkSettings) or settings.epochs >= SHORT_EPOCHS:
-        return config
-    adapted = _replace_crops(config, settings, SHIFTS)
-    if adapted is not config:
-        log.info(
-            "Shifts of up to %g of the side instead of random crops: the training has fewer than "
-            "%d epochs (--translate, --crop-scale).",
-            SHIFTS["translate"],
-            SHORT_EPOCHS,
-        )
-    return adapted
 
 
 def limit_to_data(config: TrainConfig, num_images: int) -> TrainConfig:

@@ -25,7 +25,6 @@ from eyevsai.workflows.train.fingerprint import save_fingerprint, verify_fingerp
 from eyevsai.workflows.train.resume import find_interrupted, restore_config
 from eyevsai.workflows.train.session import TrainingSession
 from eyevsai.workflows.train.setup import (
-    adapt_crops,
     adapt_image_size,
     adapt_to_size,
     build_learner_and_data,
@@ -137,11 +136,10 @@ def _plan(
         UserError: the settings conflict with each other, the data or the device.
     """
     num_images = len(dataset.labels_of("train"))
-    is_adapted = is_new and not config.run.replay  # a replay has the settings of its run
     planned = adapt_image_size(config, dataset) if is_new else config
-    planned = adapt_to_size(planned, num_images) if is_adapted else planned
+    if is_new and not config.run.replay:  # a replay has the settings of its run
+        planned = adapt_to_size(planned, num_images)
     planned, timing = plan_time(planned, dataset, started_at, job.tracking_uri, is_new=is_new)
-    planned = adapt_crops(planned) if is_adapted else planned
     for note in describe_data_limits(planned, num_images):
         log.info("%s", note)
     limited = limit_to_data(planned, num_images)

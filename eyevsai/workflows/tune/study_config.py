@@ -17,7 +17,6 @@ from eyevsai.tuning.settings import TIMED_REPORTS, journal_path
 from eyevsai.workflows.job_context import JobContext
 from eyevsai.workflows.registry.class_lists import check_classes
 from eyevsai.workflows.train.setup import (
-    adapt_crops,
     adapt_image_size,
     adapt_to_size,
     describe_data_limits,
@@ -74,8 +73,6 @@ def open_study(config: TuneConfig, job: JobContext) -> OpenStudy:
     dataset = load_dataset(config.trials.data)
     train_labels = dataset.labels_of("train")
     trials = adapt_to_size(adapt_image_size(config.trials, dataset), len(train_labels))
-    if getattr(model.settings, "minutes", None) is None:  # else the number of epochs is unknown
-        trials = adapt_crops(trials)
     # fixed, so that a training with the settings of the study has them, too
     crops = find_adapted_crops(config.trials, trials)
     space = replace(

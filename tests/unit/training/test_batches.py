@@ -1,4 +1,4 @@
-"""Batches of an epoch: which images are mirrored."""
+"""Batches of an epoch: which images are mirrored, and which are cropped."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ FLIP_ONLY = DeepV1Settings(
     image_size=32,
     batch_size=64,
     crop_scale=1.0,
+    translate=0.0,
     crop_ratio=1.0,
     brightness=0,
     contrast=0,
@@ -34,7 +35,13 @@ def data(stripes: Path, cache_dir: Path) -> Data:
     return load_dataset(settings).open(Preprocessing(32))
 
 
-def load(data: Data, settings: DeepV1Settings, epoch: int, seed: int = 0) -> torch.Tensor:
+def load(
+    data: Data,
+    settings: DeepV1Settings,
+    epoch: int,
+    seed: int = 0,
+    position: float | None = None,
+) -> torch.Tensor:
     """Return all train images of an epoch in the order of the split."""
     strategy = TrainingStrategy(torch.nn.Linear(1, 1), settings)
     batches = Batches(
@@ -47,7 +54,7 @@ def load(data: Data, settings: DeepV1Settings, epoch: int, seed: int = 0) -> tor
         torch.device("cpu"),
         len(data.dataset.classes),
     )
-    _, (part,) = batches.load(torch.arange(len(data.train)), epoch, 0, 1)
+    _, (part,) = batches.load(torch.arange(len(data.train)), epoch, 0, 1, position=position)
     return part.inputs
 
 
@@ -64,3 +71,16 @@ def test_each_image_is_mirrored_in_every_other_epoch(data: Data) -> None:
 
 def test_which_images_begin_mirrored_depends_on_the_seed(data: Data) -> None:
     assert not torch.allclose(load(data, FLIP_ONLY, 1), load(data, FLIP_ONLY, 1, seed=1))
+
+
+def test_random_crops_end_before_the_training(data: Data) -> None:
+    settings = replace(FLIP_ONLY, epochs=10, crop_scale=0.3, translate=0.2, initial_scale=1.0)
+    cropped, shifted = (
+        load(data, each, 1) for each in (settings, replace(settings, crop_scale=1.0))
+    )
+    assert not torch.equal(cropped, shifted)
+    for crop_share, first in ((0.0, 0.0), (0.5, 5.0), (0.9, 9.0), (1.0, 11.0)):
+        ending = replace(settings, crop_share=crop_share)
+        for position in (0.0, 4.9, 5.0, 8.9, 9.0, 10.0):
+            expected = shifted if position >= first else cropped
+            assert torch.equal(load(data, ending, 1, position=position), expected)

@@ -1,4 +1,4 @@
-"""Batches and crops that follow from the images and from the length of a training."""
+"""Batches and crops that follow from the size of the images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eyevsai.config import TrainConfig, compose_train
-from eyevsai.workflows.train.setup import adapt_batch_size, adapt_crops, adapt_to_size
+from eyevsai.workflows.train.setup import adapt_batch_size, adapt_to_size
 
 
 def compose(**values: Any) -> TrainConfig:
@@ -50,39 +50,17 @@ def test_an_explicit_rate_is_kept_with_larger_batches() -> None:
 
 
 @pytest.mark.parametrize("model", ["deep_v1", "deep_v2/hybrid"])
-def test_small_images_are_shifted_instead_of_cropped(model: str) -> None:
+def test_small_images_are_not_cropped_at_random(model: str) -> None:
     adapted = adapt_to_size(compose(model=model, image_size=32, epochs=5), 1000)
     settings = vars(adapted.model.settings)
-    names = ("crop_scale", "crop_margin", "translate")
-    assert [settings[name] for name in names] == [1.0, 1.0, 0.125]
-    assert adapt_crops(adapted) == adapted
+    assert (settings["crop_scale"], settings["crop_margin"]) == (1.0, 1.0)
     unchanged = (
         {"image_size": 48},
         {"image_size": 32, "crop_scale": 0.5},
-        {"image_size": 32, "translate": 0.1},
+        {"image_size": 32, "crop_share": 0.6},
         {"image_size": 32, "crop_margin": 1.2},
         {"image_size": 32, "dataset": "digits"},  # the dataset's own crops are larger
     )
     for values in unchanged:
         config = compose(**{"model": model} | values)
         assert adapt_to_size(config, 1000) == config
-
-
-@pytest.mark.parametrize("model", ["deep_v1", "deep_v2"])
-def test_short_trainings_have_shifts_instead_of_crops(model: str) -> None:
-    settings = vars(adapt_crops(compose(model=model, epochs=59)).model.settings)
-    assert (settings["crop_scale"], settings["translate"]) == (1.0, 0.15)
-    unchanged = (
-        {"epochs": 60},
-        {"epochs": 5, "crop_scale": 0.1},
-        {"epochs": 5, "translate": 0.1},
-        {"epochs": 5, "dataset": "digits"},  # the dataset's own crops are larger
-    )
-    for values in unchanged:
-        config = compose(**{"model": model} | values)
-        assert adapt_crops(config) == config
-
-
-def test_the_crops_of_fine_tuning_are_kept() -> None:
-    config = compose(model="transfer", fine_tune_epochs=2)
-    assert adapt_crops(config) == config

@@ -17,7 +17,7 @@ from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.models.shallow.settings import SvmSettings
 from eyevsai.models.transfer.settings import TransferSettings
 from eyevsai.store.uris import find_store
-from eyevsai.workflows.train.setup import adapt_batch_size, adapt_crops
+from eyevsai.workflows.train.setup import adapt_batch_size, adapt_small_crops
 from eyevsai.workflows.train.tuned_settings import (
     UNCHANGED,
     describe_tuned,
@@ -77,18 +77,18 @@ def use(
     )
 
 
-def test_data_and_length_do_not_change_what_a_study_found() -> None:
+def test_data_does_not_change_what_a_study_found() -> None:
     """Its best trial may have the defaults, which the data would change without a study."""
     defaults = DeepV1Settings()
     found = {"crop_scale": defaults.crop_scale, "batch_size": defaults.batch_size}
     write_study({**EARNED, "settings": {**found, "lr": defaults.lr}, "searched": list(found)})
     given = {"model": "deep_v1", "data": "/pets", "epochs": 20, "image_size": 32, "preset": "cpu"}
     plain = compose_train(given)
-    assert adapt_crops(plain) != plain
+    assert adapt_small_crops(plain) != plain
     assert adapt_batch_size(plain, 40_000) != plain
     config, study = use_tuned(compose_train({**given, "tuned": "auto"}), NAME, find_store())
     assert study is not None
-    assert adapt_crops(config) == config
+    assert adapt_small_crops(config) == config
     assert adapt_batch_size(config, 40_000) == config
 
 
