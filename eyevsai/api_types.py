@@ -85,7 +85,7 @@ class TrialKeywords(TypedDict, total=False):
     whitening: bool
     width: int
     convolutions: int
-    pooling: Literal["early", "late"]
+    pooling: Literal["first", "early", "late"]
     dropout: float
     head_units: int
     layers: Text

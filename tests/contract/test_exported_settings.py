@@ -38,7 +38,7 @@ GRAPH: dict[str, dict[str, tuple[Any, ...]]] = {
     | {
         "width": (4,),
         "convolutions": (1, 3),
-        "pooling": ("late",),
+        "pooling": ("early", "late"),
         "dropout": (0.0,),
         "dropout_warmup_epochs": (1.0,),
         "head_units": (0,),

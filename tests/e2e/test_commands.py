@@ -332,7 +332,7 @@ def test_each_variation_is_explained(family: str, variation: str) -> None:
 
 
 def test_operations_are_counted_as_by_hand(eyevsai: Eyevsai) -> None:
-    given = ("--image-size", "32", "--width", "4", "--head-units", "0", "--num-classes", "5")
+    given = ("--image-size", "32", "--width", "4", "--convolutions", "1", "--num-classes", "5")
     described = json.loads(eyevsai("describe", "--model", "deep_v1", *given, "--json").stdout)
     widths, sides = [3, 4, 8, 16, 32], [32, 16, 8, 4]
     convolutions = [

@@ -21,6 +21,8 @@ from tests.e2e.conftest import QUICK, MlflowRun
 DIVERGE = (
     "--head-units",  # without normalisation after it
     "256",
+    "--convolutions",  # more layers, with as much normalisation, do not diverge
+    "1",
     "--optimizer",
     "sgd",
     "--lr",

@@ -33,7 +33,7 @@ spare, side = int(sys.argv[1]), int(sys.argv[3])
 dataset = load_dataset(DataSettings(data=sys.argv[2]))
 settings = DeepV1Settings(
     epochs=1, image_size=side, width=32, batch_size=32, precision="float32", threads=1,
-    initial_scale=1.0, pooling="late",
+    initial_scale=1.0, convolutions=1, pooling="late",
 )
 learner = DeepV1Learner("standard", settings, dataset.classes, 0)
 data = dataset.open(learner.preprocessing)
@@ -163,7 +163,7 @@ def test_full_disk_leaves_the_previous_checkpoint(
     sandbox = make_sandbox(tmp_path / "sandbox", template_store, stripes)
     env = sandbox.environment(FAULT="slow", EYEVSAI_STATE=str(small_disk))
     job = subprocess.Popen(
-        sandbox.command(epochs=30),
+        sandbox.command(epochs=30, patience=30),
         cwd=sandbox.folder,
         env=env,
         text=True,

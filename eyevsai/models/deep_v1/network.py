@@ -19,9 +19,16 @@ NUM_BLOCKS = 4
 class Block(nn.Module):
     """3 x 3 convolutions with batch normalisation and ReLU, and 2 x 2 max-pooling.
 
-    With `residual`, a 1 x 1 convolution of the input is added before the last ReLU. With
-    `pools_early`, the output of the last convolution is pooled, instead of that of the last ReLU:
-    normalisation and ReLU, which are bound by memory, then take a quarter of the time.
+    With `residual`, a 1 x 1 convolution of the input is added before the last ReLU.
+
+    Args:
+        channels_in: channels of the input.
+        channels: channels of the output.
+        convolutions: number of convolutions.
+        residual: add a convolution of the input.
+        pooling: `first` pools the output of the first convolution, as Jordan 2024 does (94% on
+            CIFAR-10 in 3.29 Seconds on a Single GPU), `early` that of the last convolution, and
+            `late` that of the last ReLU. Layers after the pooling take a quarter of the time.
     """
 
     def __init__(
@@ -31,7 +38,7 @@ class Block(nn.Module):
         convolutions: int,
         *,
         residual: bool,
-        pools_early: bool,
+        pooling: str,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -49,7 +56,7 @@ class Block(nn.Module):
                 nn.Conv2d(channels_in, channels, 1, bias=False), nn.BatchNorm2d(channels)
             )
         self.activation, self.pool = nn.ReLU(inplace=True), nn.MaxPool2d(2)
-        self.pools_early = pools_early
+        self.pooling = pooling
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the output of the block: N,C,H,W -> N,C',H//2,W//2."""
@@ -57,12 +64,15 @@ class Block(nn.Module):
         if self.skip is not None:
             features = features + self._normalized(self.skip, images)
         output: Tensor = self.activation(features)
-        return output if self.pools_early else self.pool(output)
+        return self.pool(output) if self.pooling == "late" else output
 
     def _normalized(self, layers: nn.Sequential, images: Tensor) -> Tensor:
-        """Return the output of `layers`, which end with a batch normalisation."""
-        convolved = layers[:-1](images)
-        output: Tensor = layers[-1](self.pool(convolved) if self.pools_early else convolved)
+        """Return the output of `layers`: a convolution first, a batch normalisation last."""
+        if self.pooling == "late":
+            output: Tensor = layers(images)
+            return output
+        place = 1 if self.pooling == "first" else len(layers) - 1
+        output = layers[place:](self.pool(layers[:place](images)))
         return output
 
 
@@ -77,7 +87,7 @@ class DeepV1Network(nn.Sequential):
                 after,
                 settings.convolutions,
                 residual=residual,
-                pools_early=settings.pooling == "early",
+                pooling=settings.pooling,
             )
             for before, after in zip(widths, widths[1:], strict=False)
         ]

@@ -13,7 +13,7 @@ from eyevsai.training.settings import NetworkSettings
 
 @dataclass(frozen=True)
 class DeepV1Settings(NetworkSettings):
-    """Settings of the standard variation: four convolution blocks, each with max-pooling."""
+    """Settings of both variations: four blocks of convolutions, each with max-pooling."""
 
     PANEL: ClassVar[str] = "deep_v1"
     LEGACY: ClassVar[Mapping[str, Any]] = {
@@ -33,16 +33,16 @@ class DeepV1Settings(NetworkSettings):
         Search(Choice((16, 32, 48))),
         Doc("Channels of the first block; they double in each later block."),
     ] = 32
-    convolutions: Annotated[int, Range(1, 4), Detail(), Doc("Convolutions per block.")] = 1
+    convolutions: Annotated[int, Range(1, 4), Detail(), Doc("Convolutions per block.")] = 2
     pooling: Annotated[
         str,
-        Choice(("early", "late")),
+        Choice(("first", "early", "late")),
         Detail(),
         Doc(
-            "Max-pooling of the output of a block's last convolution (early), or of its last "
-            "activation (late), which is slower."
+            "Max-pooling of the output of a block's first convolution (first), of its last one "
+            "(early), or of its last activation (late); the later, the slower."
         ),
-    ] = "early"
+    ] = "first"
     dropout: Annotated[
         float,
         Range(0, 0.9),
@@ -57,20 +57,12 @@ class DeepV1Settings(NetworkSettings):
     ] = 0
 
 
-@dataclass(frozen=True)
-class ResidualSettings(DeepV1Settings):
-    """Settings of the residual variation: each skip connection spans two convolutions."""
-
-    convolutions: int = 2
-
-
 # The defaults fit the budget of a CPU, measured on two cores (benchmarks/RESULTS.md). A GPU allows
 # larger images, 5 M parameters and longer training; this preset was not measured on one.
 GPU = {
     "image_size": 128,
     "batch_size": 256,
     "width": 64,
-    "convolutions": 2,
     "epochs": 200,
     "random_erasing": 0.25,
     "auto_augment": "trivial",
@@ -83,7 +75,7 @@ FAMILY = Family(
     variations={
         "standard": Variation(
             title="Standard CNN",
-            technical="Four convolution blocks (32, 64, 128, 256 channels) with batch "
+            technical="Four blocks of two convolutions (32, 64, 128, 256 channels) with batch "
             "normalisation and max-pooling, global average pooling and a linear classifier.",
             simple="Learns to see layer by layer: first edges, then shapes, then whole objects.",
             settings=DeepV1Settings,
@@ -102,7 +94,7 @@ FAMILY = Family(
             "block (He et al. 2016).",
             simple="The same network with shortcuts around its layers, so that early layers learn "
             "as easily as late ones.",
-            settings=ResidualSettings,
+            settings=DeepV1Settings,
             presets={"gpu": GPU},
             papers=("He et al. 2016: Deep Residual Learning for Image Recognition",),
         ),

@@ -18,7 +18,7 @@ from eyevsai.data.dataset import Data, load_dataset
 from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v1.network import DeepV1Learner
-from eyevsai.models.deep_v1.settings import DeepV1Settings, ResidualSettings
+from eyevsai.models.deep_v1.settings import DeepV1Settings
 from eyevsai.models.factory import build, get_family
 from eyevsai.models.serialization import CONFIG, add_checksum, load, read_config, save
 
@@ -82,7 +82,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "tta_flip": ({}, True),
     "precision": ({}, "bfloat16"),
     "width": ({}, 8),
-    "convolutions": ({}, 2),
+    "convolutions": ({}, 1),
     "dropout": ({}, 0.5),
     "head_units": ({}, 0),
 }
@@ -154,9 +154,10 @@ def count(network: nn.Module, kind: type[nn.Module]) -> int:
 def test_standard_has_four_blocks_of_doubling_width() -> None:
     network = DeepV1Learner("standard", DeepV1Settings(), ("a", "b"), 0).network
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    assert [convolution.out_channels for convolution in convolutions] == [32, 64, 128, 256]
+    channels = [convolution.out_channels for convolution in convolutions]
+    assert channels == [32, 32, 64, 64, 128, 128, 256, 256]
     kinds = {
-        nn.BatchNorm2d: 4,
+        nn.BatchNorm2d: 8,
         nn.MaxPool2d: 4,
         nn.AdaptiveAvgPool2d: 1,
         nn.Dropout: 1,
@@ -166,7 +167,7 @@ def test_standard_has_four_blocks_of_doubling_width() -> None:
 
 
 def test_residual_adds_a_skip_connection_to_each_block() -> None:
-    network = DeepV1Learner("residual", ResidualSettings(), ("a", "b"), 0).network
+    network = DeepV1Learner("residual", DeepV1Settings(), ("a", "b"), 0).network
     assert sum(getattr(module, "skip", None) is not None for module in network) == 4
     block = network[0]
     images = torch.randn(2, 3, 8, 8)
@@ -181,22 +182,37 @@ def test_residual_adds_a_skip_connection_to_each_block() -> None:
 
 @pytest.mark.parametrize("variation", ["standard", "residual"])
 def test_pooling_before_a_rising_normalisation_changes_no_prediction(variation: str) -> None:
-    kind = DeepV1Settings if variation == "standard" else ResidualSettings
-    early, late = (
-        DeepV1Learner(variation, kind(width=4, pooling=pooling), ("a", "b"), 0).network.eval()
-        for pooling in ("early", "late")
+    first, early, late = (
+        DeepV1Learner(
+            variation, DeepV1Settings(width=4, convolutions=1, pooling=pooling), ("a", "b"), 0
+        ).network.eval()
+        for pooling in ("first", "early", "late")
     )
+    first.load_state_dict(early.state_dict())
     late.load_state_dict(early.state_dict())
     images = torch.randn(2, 3, 40, 40)
     with torch.no_grad():
+        assert torch.equal(first(images), early(images))  # one convolution is the last one, too
         if variation == "standard":
             torch.testing.assert_close(early(images), late(images))
         else:  # the maximum of a sum is not the sum of the maxima
             assert not torch.allclose(early(images), late(images))
 
 
+@pytest.mark.parametrize(("pooling", "side"), [("first", 10), ("early", 20), ("late", 20)])
+def test_later_convolutions_of_a_block_see_the_pooled_output_of_the_first(
+    pooling: str, side: int
+) -> None:
+    settings = DeepV1Settings(width=4, pooling=pooling)
+    block = DeepV1Learner("standard", settings, ("a", "b"), 0).network[0]
+    sides: list[int] = []
+    block.body[3].register_forward_hook(lambda layer, inputs, output: sides.append(output.shape[2]))
+    assert block(torch.randn(2, 3, 20, 20)).shape == (2, 4, 10, 10)
+    assert sides == [side]
+
+
 def test_model_saved_before_early_pooling_existed_predicts_as_before(tmp_path: Path) -> None:
-    learner = DeepV1Learner("residual", ResidualSettings(width=4, pooling="late"), ("a", "b"), 0)
+    learner = DeepV1Learner("residual", DeepV1Settings(width=4, pooling="late"), ("a", "b"), 0)
     learner.network.eval()
     save(learner, tmp_path)
     card = read_config(tmp_path)
@@ -213,7 +229,7 @@ def test_model_saved_before_early_pooling_existed_predicts_as_before(tmp_path: P
 def test_any_size_and_number_of_classes(size: int, classes: int) -> None:
     for variation, settings in (
         ("standard", DeepV1Settings(width=4)),
-        ("residual", ResidualSettings(width=4)),
+        ("residual", DeepV1Settings(width=4)),
     ):
         network = DeepV1Learner(
             variation, settings, tuple(map(str, range(classes))), 0

@@ -110,8 +110,16 @@ def test_what_cannot_be_pruned_is_told() -> None:
         make("deep_v1", "standard", width=8).prune(0.01)
     settings = get_family("deep_v1").variations["standard"].settings(lr=1e-2, epochs=30)  # type: ignore[call-arg]
     assert settings.recovery_settings(4) == replace(  # type: ignore[attr-defined]
-        settings, lr=3e-3, epochs=4, warmup_epochs=0.8, initial_scale=1.0, whitening=False
+        settings,
+        lr=3e-3,
+        epochs=4,
+        warmup_epochs=0.8,
+        initial_scale=1.0,
+        whitening=False,
+        crop_share=0.0,  # as at the end of the training
     )
+    cropped = replace(settings, crop_share=1.0)  # type: ignore[type-var]
+    assert cropped.recovery_settings(4).crop_share == 1.0  # type: ignore[attr-defined]
 
 
 def test_weights_of_another_size_do_not_fit_what_was_not_pruned(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from eyevsai.store.run_dir import CONFIG, RunDir
 from eyevsai.workflows.train.resume import restore_config
 
 MODELS = [f"{family}/{each}" for family in FAMILIES for each in get_family(family).variations]
+CROPPED = {"whitening": False, "initial_scale": 1.0, "crop_share": 1.0, "translate": 0.0}
 FORMER: dict[str, dict[str, Any]] = {
-    "deep_v1": {"pooling": "late", "whitening": False, "initial_scale": 1.0},
-    "deep_v2/hybrid": {"downsampling": "full", "whitening": False, "initial_scale": 1.0},
+    "deep_v1": {"pooling": "late", **CROPPED},
+    "deep_v2/hybrid": {"downsampling": "full", **CROPPED},
     "transfer/resnet50": {"head_solver": "sgd", "unfreezing": "gradual", "wise_ft": False},
     "shallow/rf_hog_lbp": {"balance": False, "discriminant_shrinkage": None},
 }
