@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
+from eyevsai.core.errors import UserError
 from eyevsai.core.settings import (
     CACHE_DIR,
     STATE_DIR,
@@ -220,3 +221,13 @@ class AugmentationSettings(Settings):
             "2020), applied to each image."
         ),
     ] = "none"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_given = self.translate not in (0, type(self).translate)
+        if is_given and self.crop_scale < 1 and self.crop_share == 1:
+            raise UserError(
+                f"--translate {self.translate:g} shifts images without a random crop, but "
+                f"--crop-scale {self.crop_scale:g} crops all of them. Add --crop-share 0.5 or "
+                "--crop-scale 1, or omit --translate."
+            )

@@ -61,7 +61,7 @@ class Batches:
         num_micro_batches: int,
         phase: int | None = None,
         *,
-        position: float | None = None,
+        position: float = 0.0,
     ) -> tuple[Tensor, Iterator[MicroBatch]]:
         """Load the micro-batches of this rank.
 
@@ -71,8 +71,7 @@ class Batches:
             step: step in the epoch, from 0.
             num_micro_batches: micro-batches per rank; fewer if one would have less than two images.
             phase: epoch of the plan, whose inputs are loaded; `epoch` by default.
-            position: position in the plan, in epochs, which gives size and crops of the images; by
-                default, they are those of the start, at the image size of the network.
+            position: position in the plan, in epochs, which gives size and crops of the images.
 
         Returns:
             The labels of the whole batch, N int64 or N,C float32 if images were mixed, and the
@@ -104,7 +103,7 @@ class Batches:
         rows: slice,
         time: tuple[int, int],
         phase: int,
-        position: float | None,
+        position: float,
     ) -> tuple[Tensor, Tensor]:
         """Return the inputs of the batch's `rows`, and the labels of the whole batch."""
         generator = make_generator(self.seed, "augment", *time)
@@ -116,7 +115,6 @@ class Batches:
         # Mixing needs the whole batch: an image is mixed with one of any row.
         is_mixed = bool(self.settings.mixup or self.settings.cutmix)
         augmented_rows = slice(None) if is_mixed else rows
-        size = None if position is None else self.strategy.image_size_at(position)
         batch = augment(
             images,
             self._settings_at(position),
@@ -124,7 +122,7 @@ class Batches:
             generator,
             self.device,
             rows=augmented_rows,
-            size=size,
+            size=self.strategy.image_size_at(position),
             mirrored=self._mirrored(indices, time[0]),
         )
         if not is_mixed:
@@ -133,10 +131,10 @@ class Batches:
         batch, labels = mix_batch(batch, labels, self.num_classes, self.settings)
         return batch[rows], labels
 
-    def _settings_at(self, position: float | None) -> TrainingSettings:
+    def _settings_at(self, position: float) -> TrainingSettings:
         """Return the settings, without random crops in the last part of the training."""
-        first = self.settings.crop_share
-        is_cropped = position is None or first == 1 or self.strategy.share_at(position) < first
+        end = self.settings.crop_share
+        is_cropped = end == 1 or self.strategy.share_at(position) < end
         return self.settings if is_cropped else self._uncropped
 
     @cached_property

@@ -97,10 +97,12 @@ class FeatureCache:
         return features
 
     def _augmentation(self) -> str:
+        """Return the settings that change a view; `crop_share` changes the fine-tuning alone."""
         return repr(
             {
                 each.name: getattr(self.settings, each.name)
                 for each in list_settings(AugmentationSettings)
+                if each.name != "crop_share"
             }
         )
 

@@ -19,7 +19,7 @@ Positions = list[list[float]]  # of each step of each epoch
 END = -1.0  # position that ends an epoch, among ranks
 # The mean duration of steps forgets with this time constant. It is longer than the time slices of
 # other processes, which make single steps slow.
-WINDOW_S = 5.0
+SMOOTHING_S = 5.0
 
 
 def _constant(epoch: float) -> float:  # noqa: ARG001
@@ -178,7 +178,7 @@ class TimedPace(_RecordedPositions):
         self._recent_s, self._recent_steps = 0.0, 0.0  # weighted sums of the last steps
         self._step_s = 0.0  # of a step with the highest cost: mean of the last ones
         self._fastest_step_s = 0.0  # minimum of the mean
-        self._evaluated_step_s = step_s  # average at the last evaluation
+        self._evaluated_step_s = step_s  # mean at the last evaluation
         self._last_step_at: float | None = None
         self._last_cost = 1.0  # of the last step
 
@@ -222,11 +222,11 @@ class TimedPace(_RecordedPositions):
         now = self.budget.clock()
         if self._last_step_at is not None and not is_first:
             seconds = (now - self._last_step_at) / self._last_cost
-            keep = math.exp(-seconds / WINDOW_S)
+            keep = math.exp(-seconds / SMOOTHING_S)
             self._recent_s = keep * self._recent_s + seconds
             self._recent_steps = keep * self._recent_steps + 1
             self._step_s = self._recent_s / self._recent_steps
-            if self._recent_s >= WINDOW_S / 2:
+            if self._recent_s >= SMOOTHING_S / 2:
                 self._fastest_step_s = min(self._fastest_step_s or self._step_s, self._step_s)
         self._last_step_at = now
 
@@ -250,7 +250,7 @@ class TimedPace(_RecordedPositions):
 
     def _slowdown(self, step_s: float) -> float:
         """Return how many times as long as `step_s` a step takes now; 1 if it is unknown."""
-        if not step_s or self._recent_s < WINDOW_S / 2:
+        if not step_s or self._recent_s < SMOOTHING_S / 2:
             return 1.0
         return max(1.0, self._step_s / step_s)
 

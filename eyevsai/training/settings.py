@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from eyevsai.core.errors import UserError
 from eyevsai.core.settings import Choice, Detail, Doc, NotLogged, Range, Search, Settings, When
@@ -280,6 +281,12 @@ class NetworkSettings(TrainingSettings):
     """
 
     PANEL: ClassVar[str] = "Training"
+    LEGACY: ClassVar[Mapping[str, Any]] = {
+        "whitening": False,
+        "initial_scale": 1.0,
+        "crop_share": 1.0,
+        "translate": 0.0,
+    }
 
     optimizer: str = "muon"
     lr: float = 6e-3

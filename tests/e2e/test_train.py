@@ -21,7 +21,7 @@ from tests.e2e.conftest import QUICK, MlflowRun
 DIVERGE = (
     "--head-units",  # without normalisation after it
     "256",
-    "--convolutions",  # more layers, with as much normalisation, do not diverge
+    "--convolutions",  # two in each block do not diverge
     "1",
     "--optimizer",
     "sgd",

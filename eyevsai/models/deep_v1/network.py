@@ -28,7 +28,7 @@ class Block(nn.Module):
         residual: add a convolution of the input.
         pooling: `first` pools the output of the first convolution, as Jordan 2024 does (94% on
             CIFAR-10 in 3.29 Seconds on a Single GPU), `early` that of the last convolution, and
-            `late` that of the last ReLU. Layers after the pooling take a quarter of the time.
+            `late` that of the last ReLU. Layers after the pooling see a quarter of the positions.
     """
 
     def __init__(
@@ -68,12 +68,11 @@ class Block(nn.Module):
 
     def _normalized(self, layers: nn.Sequential, images: Tensor) -> Tensor:
         """Return the output of `layers`: a convolution first, a batch normalisation last."""
-        if self.pooling == "late":
-            output: Tensor = layers(images)
-            return output
-        place = 1 if self.pooling == "first" else len(layers) - 1
-        output = layers[place:](self.pool(layers[:place](images)))
-        return output
+        place = {"first": 1, "early": len(layers) - 1, "late": len(layers)}[self.pooling]
+        features: Tensor = layers[:place](images)
+        if self.pooling != "late":
+            features = layers[place:](self.pool(features))
+        return features
 
 
 class DeepV1Network(nn.Sequential):

@@ -16,13 +16,7 @@ class DeepV1Settings(NetworkSettings):
     """Settings of both variations: four blocks of convolutions, each with max-pooling."""
 
     PANEL: ClassVar[str] = "deep_v1"
-    LEGACY: ClassVar[Mapping[str, Any]] = {
-        "pooling": "late",
-        "whitening": False,
-        "initial_scale": 1.0,
-        "crop_share": 1.0,
-        "translate": 0.0,
-    }
+    LEGACY: ClassVar[Mapping[str, Any]] = {**NetworkSettings.LEGACY, "pooling": "late"}
 
     image_size: int = 96
     epochs: int = 70

@@ -21,13 +21,7 @@ class DeepV2Settings(NetworkSettings):
     """Settings of the resnet variation: residual stages at falling resolution, with attention."""
 
     PANEL: ClassVar[str] = "deep_v2"
-    LEGACY: ClassVar[Mapping[str, Any]] = {
-        "downsampling": "full",
-        "whitening": False,
-        "initial_scale": 1.0,
-        "crop_share": 1.0,
-        "translate": 0.0,
-    }
+    LEGACY: ClassVar[Mapping[str, Any]] = {**NetworkSettings.LEGACY, "downsampling": "full"}
 
     image_size: int = 96
     epochs: int = 64

@@ -19,7 +19,7 @@ from eyevsai.training.settings import LearningSettings, NetworkSettings, Trainin
 
 log = logging.getLogger("eyevsai")
 
-# docs/decisions/053-short-trainings.md, 056-crops.md
+# docs/decisions/053-short-trainings.md, 055-shifts.md
 SMALL_SIDE = 32  # px; images of at most this size have larger batches, and no random crops
 SMALL_CROPS: dict[str, Any] = {"crop_scale": 1.0, "crop_margin": 1.0}
 LARGEST_BATCH = 256

@@ -6,15 +6,25 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
+from eyevsai.core.errors import UserError
 from eyevsai.data.augmentation import augment
 from eyevsai.data.preprocessing import Preprocessing, crop_center
 from eyevsai.data.settings import AugmentationSettings
+from eyevsai.models.deep_v1.settings import DeepV1Settings
 
 CPU = torch.device("cpu")
 PREPROCESSING = Preprocessing(32)
 OFF = AugmentationSettings(
     crop_scale=1.0, crop_ratio=1.0, flip=False, rotation=0, brightness=0, contrast=0, saturation=0
 )
+
+
+def test_a_shift_that_no_image_gets_is_refused() -> None:
+    AugmentationSettings(translate=0.1, crop_scale=1.0)
+    AugmentationSettings(translate=0.1, crop_share=0.9)
+    DeepV1Settings(crop_share=1.0)  # the default shift is not asked for
+    with pytest.raises(UserError, match=r"--translate 0\.1 .* Add --crop-share 0\.5"):
+        AugmentationSettings(translate=0.1)
 
 
 def images(count: int = 8) -> list[torch.Tensor]:

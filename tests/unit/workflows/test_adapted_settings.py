@@ -51,7 +51,7 @@ def test_an_explicit_rate_is_kept_with_larger_batches() -> None:
 
 @pytest.mark.parametrize("model", ["deep_v1", "deep_v2/hybrid"])
 def test_small_images_are_not_cropped_at_random(model: str) -> None:
-    adapted = adapt_to_size(compose(model=model, image_size=32, epochs=5), 1000)
+    adapted = adapt_to_size(compose(model=model, image_size=32), 1000)
     settings = vars(adapted.model.settings)
     assert (settings["crop_scale"], settings["crop_margin"]) == (1.0, 1.0)
     unchanged = (
