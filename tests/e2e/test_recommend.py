@@ -45,6 +45,16 @@ def test_pretrained_network_is_recommended_if_its_weights_are_here(
     assert command[-2:] == ["--minutes", "3"]
 
 
+@pytest.mark.processes("features are extracted in worker processes")
+def test_the_plain_network_is_recommended_without_weights(
+    eyevsai: Eyevsai, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eyevsai.workflows.recommend.is_at_hand", lambda name: False)
+    result = json.loads(eyevsai("recommend", str(pictures), "--minutes", "3", "--json").stdout)
+    models = [each["model"] for each in result["candidates"]]
+    assert models[:2] == ["deep_v1/standard", "deep_v2/resnet"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
