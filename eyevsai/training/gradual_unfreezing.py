@@ -85,16 +85,20 @@ class GradualUnfreezing(TrainingStrategy):
         return max(0.0, epoch - settings.frozen_epochs) / max(settings.fine_tune_epochs, 1)
 
     def end_epoch(self, epoch: int, valid_loss: float) -> None:
-        self.schedules[epoch > self.settings.frozen_epochs].end_epoch(valid_loss)
+        if epoch <= self.settings.frozen_epochs:
+            self.schedules[0].end_epoch(valid_loss)
+        elif epoch > super().last_change():
+            self.schedules[1].end_epoch(valid_loss)
 
-    def epochs_without_improvement(self, epoch: int, best_epoch: int) -> int:
-        """Count the epochs since the best one, starting when the last stage is unfrozen."""
-        last_change = next(
-            each
-            for each in range(self.num_epochs, -1, -1)
-            if each == 0 or self.num_unfrozen(each) != self.num_unfrozen(self.num_epochs)
+    def last_change(self) -> int:
+        """Return the last epoch with smaller images or fewer unfrozen stages than later ones."""
+        if not self.settings.fine_tune_epochs:
+            return 0  # cached features have the full size
+        stages = self.num_unfrozen(self.num_epochs)
+        fewer = (
+            each for each in range(self.num_epochs, 0, -1) if self.num_unfrozen(each) != stages
         )
-        return epoch - max(best_epoch, min(last_change, epoch))
+        return max(super().last_change(), next(fewer, 0))
 
     def prepare(
         self,

@@ -107,7 +107,10 @@ class OptimizationSettings(LearningSettings):
         int,
         Range(1, 1000),
         When("schedule", ("plateau",)),
-        Doc("schedule=plateau: epochs without a lower valid/loss before a drop."),
+        Doc(
+            "schedule=plateau: epochs without a lower valid/loss before a drop, with images of the "
+            "full size."
+        ),
     ] = 3
     label_smoothing: Annotated[
         float,
@@ -121,7 +124,11 @@ class OptimizationSettings(LearningSettings):
     patience: Annotated[
         int,
         Range(0, 10_000),
-        Doc("Stop after this many epochs without a better valid/accuracy; 0 never stops early."),
+        Doc(
+            "Stop after this many epochs without a better valid/accuracy; 0 never stops early. "
+            "Epochs count once images have the full size and, in transfer, the last stage is "
+            "unfrozen."
+        ),
     ] = 15
 
 

@@ -70,13 +70,24 @@ class TrainingStrategy:
         """Return the expected time of a step relative to one with images of the full size."""
         return self.image_sizes.cost_at(self.share_at(epoch))
 
-    def end_epoch(self, epoch: int, valid_loss: float) -> None:  # noqa: ARG002
+    def end_epoch(self, epoch: int, valid_loss: float) -> None:
         """Record the validation loss of an epoch in the LR schedule."""
-        self.schedule.end_epoch(valid_loss)
+        if epoch > self.last_change():
+            self.schedule.end_epoch(valid_loss)
 
-    def epochs_without_improvement(self, epoch: int, best_epoch: int) -> int:
-        """Return the number of epochs since the best one, for early stopping after `epoch`."""
-        return epoch - best_epoch
+    def last_change(self) -> int:
+        """Return the last epoch that begins with images below the full size, or 0.
+
+        Until then, the network is less accurate for full images than for its training images, so
+        that neither early stopping nor a plateau schedule counts these epochs.
+        """
+        if self.image_sizes.initial_scale == 1:
+            return 0
+        full = self.image_sizes.image_size
+        smaller = (
+            each for each in range(self.num_epochs, 0, -1) if self.image_size_at(each - 1) < full
+        )
+        return next(smaller, 0)
 
     def prepare(
         self,

@@ -48,7 +48,7 @@ GRAPH: dict[str, dict[str, tuple[Any, ...]]] = {
         "width": (4,),
         "layers": ("1,2,1,1", "2,1,1"),
         "use_se": (True, False),
-        "use_cbam": (False,),
+        "use_cbam": (True, False),
         "attention": ("none", "self"),
         "attention_reduction": (1,),
         "attention_heads": (2,),

@@ -149,7 +149,7 @@ class DenseSettings(DeepV2Settings):
     epochs: int = 56
     width: int = 32
     layers: str = "2,4,6,4"
-    use_se: bool = False
+    use_cbam: bool = False
     growth_rate: Annotated[
         int,
         Range(2, 128),
@@ -165,7 +165,7 @@ class HybridSettings(DenseSettings):
     epochs: int = 58
     width: int = 64
     layers: str = "2,6,2"
-    use_se: bool = True
+    use_cbam: bool = True
     attention: str = "self"
     separable: bool = True
 
@@ -207,14 +207,15 @@ FAMILY = Family(
         "densenet": Variation(
             title="Dense network",
             technical="Four stages of bottleneck layers that each read the outputs of all earlier "
-            "ones; transitions halve the channels between stages, and CBAM follows the last.",
+            "ones, with squeeze-and-excitation in each layer; transitions halve the channels "
+            "between stages.",
             simple="Every layer uses the features of all earlier layers, so that none has to be "
             "learned twice.",
             settings=DenseSettings,
             presets={"gpu": {**GPU, "width": 96, "layers": "6,12,32,24", "growth_rate": 48}},
             papers=(
                 "Huang et al. 2017: Densely Connected Convolutional Networks",
-                "Woo et al. 2018: CBAM: Convolutional Block Attention Module",
+                "Hu et al. 2018: Squeeze-and-Excitation Networks",
             ),
         ),
         "hybrid": Variation(

@@ -44,7 +44,7 @@ CHANGES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "width": ("resnet", {}, 12),
     "layers": ("resnet", {}, "1,2,1,1"),
     "use_se": ("resnet", {}, False),
-    "use_cbam": ("densenet", {}, False),
+    "use_cbam": ("densenet", {}, True),
     "attention": ("resnet", {}, "self"),
     "attention_reduction": ("resnet", {"width": 16}, 2),
     "separable": ("resnet", {}, True),
@@ -121,7 +121,10 @@ def test_attention_is_there_by_name() -> None:
     kinds = {ResidualLayer: 3, DenseLayer: 3, SqueezeExcitation: 6, Cbam: 1, SelfAttention: 1}
     assert {kind: count(network, kind) for kind in kinds} == kinds
     assert isinstance(network.stages[2][-1], SelfAttention)
-    assert count(make("densenet", use_cbam=False).network, Cbam) == 0
+    network = make("densenet", layers="1,1,1,2").network
+    kinds = {DenseLayer: 5, SqueezeExcitation: 5, Cbam: 0, SelfAttention: 0}
+    assert {kind: count(network, kind) for kind in kinds} == kinds
+    assert count(make("densenet", use_cbam=True).network, Cbam) == 1
 
 
 @pytest.mark.parametrize("variation", VARIATIONS)

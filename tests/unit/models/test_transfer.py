@@ -252,6 +252,20 @@ def test_a_head_that_has_learned_all_it_can_waits_for_the_base_to_be_unfrozen(da
     assert len(rows) > 6
 
 
+def test_epochs_count_once_images_have_the_full_size_and_all_stages_are_unfrozen() -> None:
+    def last_change(**settings: Any) -> int:
+        learner = make(freeze_epochs=4, image_size=64, **settings)
+        course = GradualUnfreezing(learner.network, learner.settings)  # type: ignore[arg-type]
+        return course.last_change()
+
+    stages = {"unfreeze_stages": 2, "unfreezing": "gradual"}
+    frozen = last_change(fine_tune_epochs=0)
+    assert last_change(fine_tune_epochs=0, initial_scale=0.5) == frozen == 0
+    assert last_change(fine_tune_epochs=8, unfreezing="together") == 4
+    assert last_change(fine_tune_epochs=8, **stages) == 4 + 4
+    assert last_change(fine_tune_epochs=8, initial_scale=0.5, **stages) == 4 + 5
+
+
 def test_frozen_features_are_computed_once_for_all_seeds(
     stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

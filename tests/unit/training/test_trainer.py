@@ -13,6 +13,7 @@ from eyevsai.data.preprocessing import Preprocessing
 from eyevsai.data.settings import DataSettings
 from eyevsai.models.deep_v1.network import DeepV1Learner, DeepV1Network
 from eyevsai.models.deep_v1.settings import DeepV1Settings
+from eyevsai.training.pace import RecordedPace
 from eyevsai.training.strategy import TrainingStrategy
 from eyevsai.training.trainer import Trainer
 from eyevsai.training.trainer_state import EpochMetrics
@@ -97,6 +98,58 @@ def test_early_stopping_leaves_the_weights_of_the_best_epoch(data: Data) -> None
     loss = nn.functional.nll_loss(probabilities.log(), data.valid.labels).item()
     assert accuracy == rows[best]["valid/accuracy"]
     assert loss == pytest.approx(rows[best]["valid/loss"], rel=1e-4)
+
+
+class WithoutLearning(TrainingStrategy):
+    def lrs_at(self, epoch: float) -> list[float]:
+        return [0.0]
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+@pytest.mark.parametrize("ratio", [1, 2])
+def test_early_stopping_counts_epochs_since_images_have_the_full_size(
+    stripes: Path, cache_dir: Path, scale: float, ratio: int
+) -> None:
+    folder = DataSettings(data=str(stripes), cache_dir=str(cache_dir))
+    data = load_dataset(folder).open(Preprocessing(48))
+    settings = replace(TINY, image_size=48, epochs=12, patience=3, initial_scale=scale)
+    network = DeepV1Network(settings, 3, residual=False)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.0  # constant statistics: no later epoch is better than the first
+    strategy = WithoutLearning(network, settings)
+    # as with --minutes: as many epochs as planned, or twice as many
+    record = [[(epoch + 1) / ratio] * 3 for epoch in range(12 * ratio)]
+    trained: list[int] = []
+    Trainer(strategy, settings, Preprocessing(48), seed=0).fit(
+        data.train,
+        data.valid,
+        lambda epoch, row: trained.append(epoch),
+        pace=RecordedPace(record),
+    )
+    growing = ratio * strategy.last_change()
+    assert growing == (ratio * 7 if scale < 1 else 0)
+    assert len(trained) == (growing + 3 if growing else 1 + 3)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(0.5, 1e-5), (1.0, 1e-8)])
+def test_plateau_schedule_counts_epochs_since_images_have_the_full_size(
+    scale: float, expected: float
+) -> None:
+    settings = replace(
+        TINY,
+        image_size=48,
+        epochs=12,
+        initial_scale=scale,
+        schedule="plateau",
+        plateau_patience=1,
+        lr=1e-3,
+        min_lr_ratio=0.0,
+    )
+    strategy = TrainingStrategy(DeepV1Network(settings, 3, residual=False), settings)
+    for epoch in range(1, 13):
+        strategy.end_epoch(epoch, 1.0)
+    assert strategy.lrs_at(12.0) == [pytest.approx(expected)]
 
 
 def test_nan_stops_before_the_update(data: Data) -> None:
