@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from eyevsai.training.trainer_state import EpochMetrics
 
 
@@ -13,6 +15,16 @@ def selection_key(metrics: EpochMetrics) -> tuple[float, float]:
     return metrics["valid/accuracy"], -metrics["valid/loss"]
 
 
-def should_stop_early(patience: int, epochs_without_improvement: int) -> bool:
-    """Return True after `patience` epochs without improvement; a `patience` of 0 never stops."""
-    return 0 < patience <= epochs_without_improvement
+def should_stop_early(
+    patience: int, epoch: int, best_epoch: int, is_counted: Callable[[int], bool]
+) -> bool:
+    """Return True if the last `patience` epochs count and are all later than the best one.
+
+    Args:
+        patience: number of epochs; 0 never stops.
+        epoch: last trained epoch.
+        best_epoch: epoch with the highest `selection_key`.
+        is_counted: whether an epoch counts. After the first one that does, all do.
+    """
+    first = epoch - patience + 1
+    return patience > 0 and first > best_epoch and is_counted(first)

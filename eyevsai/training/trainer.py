@@ -137,19 +137,18 @@ class Trainer:
         """Return True if the training ends after `epoch`."""
         if self._pace.is_over(epoch + 1):
             return True
-        if should_stop_early(self.settings.patience, self._epochs_without_improvement(epoch)):
+        patience, best_epoch = self.settings.patience, self._state.best_epoch
+        if should_stop_early(patience, epoch, best_epoch, self._is_counted):
             log.info(
                 "Stopping: no better valid/accuracy for %s.",
-                format_count(self.settings.patience, "epoch"),
+                format_count(patience, "epoch"),
             )
             return True
         return False
 
-    def _epochs_without_improvement(self, epoch: int) -> int:
-        """Return the number of epochs since the best one and since the last change."""
-        last_change = self.strategy.last_change()
-        since_best = range(self._state.best_epoch + 1, epoch + 1)
-        return sum(self._pace.phase(each) > last_change for each in since_best)
+    def _is_counted(self, epoch: int) -> bool:
+        """Return True if `epoch` counts for early stopping; see `last_change`."""
+        return self._pace.phase(epoch) > self.strategy.last_change()
 
     def _prepare(self, train: Split) -> None:
         self._device = setup_device(self.settings)
