@@ -66,6 +66,7 @@ class TrialKeywords(TypedDict, total=False):
     brightness: float
     contrast: float
     saturation: float
+    noise: float
     random_erasing: float
     auto_augment: Literal["none", "trivial", "rand"]
     mixup: float

@@ -206,6 +206,15 @@ class AugmentationSettings(Settings):
     saturation: Annotated[
         float, Range(0, 1), Detail(), Doc("Maximum relative change of saturation.")
     ] = 0.3
+    noise: Annotated[
+        float,
+        Range(0, 0.5),
+        Detail(),
+        Doc(
+            "Maximum standard deviation of Gaussian noise, as a share of full scale (Rusak et al. "
+            "2020)."
+        ),
+    ] = 0.0
     random_erasing: Annotated[
         float,
         Range(0, 1),

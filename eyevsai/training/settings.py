@@ -293,6 +293,7 @@ class NetworkSettings(TrainingSettings):
         "initial_scale": 1.0,
         "crop_share": 1.0,
         "translate": 0.0,
+        "noise": 0.0,
     }
 
     optimizer: str = "muon"
@@ -303,6 +304,7 @@ class NetworkSettings(TrainingSettings):
     crop_scale: float = 0.35
     crop_share: float = 0.5
     translate: float = 0.15
+    noise: float = 0.03
     whitening: Annotated[
         bool,
         Detail(),

@@ -104,7 +104,7 @@ NOT_GRAPH = """
     auto_augment mixup cutmix mixup_prob ema_decay threads device precision memory_efficient devices
     epochs C freeze_epochs fine_tune_epochs unfreeze_stages fine_tune_lr layer_decay feature_views
     weights minutes head_solver initial_scale balance unfreezing wise_ft
-    whitening translate crop_share
+    whitening translate crop_share noise
 """
 VARIATIONS = [
     (family, variation)

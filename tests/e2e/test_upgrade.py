@@ -220,7 +220,13 @@ def test_settings_that_a_run_lacks_are_those_of_its_version(eyevsai: Eyevsai) ->
     from eyevsai.tracking.search import read_json
     from eyevsai.workflows.trained_model import find_trained_model
 
-    former = {"pooling": "late", "whitening": False, "crop_share": 1.0, "translate": 0.0}
+    former = {
+        "pooling": "late",
+        "whitening": False,
+        "crop_share": 1.0,
+        "translate": 0.0,
+        "noise": 0.0,
+    }
     eyevsai("doctor", "--upgrade")
     first = find_trained_model(find_store(), f"{MODEL}/1")  # as export --prune reads it
     assert former.items() <= first.config.items()

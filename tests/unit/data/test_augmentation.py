@@ -64,6 +64,7 @@ def test_all_off_is_what_evaluation_sees() -> None:
         {"brightness": 0.5},
         {"contrast": 0.5},
         {"saturation": 0.5},
+        {"noise": 0.2},
         {"crop_scale": 0.5, "crop_ratio": 2.0},
         {"random_erasing": 0.7},
         {"auto_augment": "trivial"},
@@ -88,6 +89,29 @@ def test_erasing_blanks_one_rectangle_in_its_share_of_the_images() -> None:
         rows, columns = mask.any(dim=1), mask.any(dim=0)
         assert torch.equal(mask, rows[:, None] & columns[None])
         assert 0.01 < mask.float().mean() < 0.40
+
+
+def test_noise_has_deviations_up_to_its_limit_on_the_scale_of_pixels() -> None:
+    settings, sources = replace(OFF, noise=0.2), images(400)
+    noise = run(settings, sources) - run(OFF, sources)
+    pixels = noise * torch.tensor(PREPROCESSING.std)[:, None, None]  # 1 is full scale
+    deviations = pixels.flatten(1).std(1)
+    assert deviations.max() == pytest.approx(0.2, rel=0.05)
+    assert deviations.min() < 0.01
+    assert deviations.mean() == pytest.approx(0.1, abs=0.01)  # those of a uniform distribution
+    assert pixels.std((0, 2, 3)) == pytest.approx([0.2 / 3**0.5] * 3, rel=0.1)
+    assert pixels.mean().abs() < 0.002
+    correlations = torch.corrcoef(pixels[deviations > 0.05].flatten(1)).triu(1).abs()
+    assert (correlations > 0.2).double().mean() < 0.01  # images have different noise
+
+
+def test_noise_of_an_image_does_not_depend_on_the_rows_of_a_process() -> None:
+    settings, sources = replace(OFF, noise=0.2, random_erasing=0.5), images(8)
+    whole = run(settings, sources)
+    part = augment(
+        sources, settings, PREPROCESSING, torch.Generator().manual_seed(0), CPU, rows=slice(2, 5)
+    )
+    torch.testing.assert_close(part, whole[2:5])
 
 
 def test_a_policy_leaves_the_callers_random_state_alone() -> None:

@@ -25,6 +25,7 @@ FLIP_ONLY = DeepV1Settings(
     brightness=0,
     contrast=0,
     saturation=0,
+    noise=0,
     random_erasing=0,
 )
 

@@ -14,7 +14,13 @@ from eyevsai.store.run_dir import CONFIG, RunDir
 from eyevsai.workflows.train.resume import restore_config
 
 MODELS = [f"{family}/{each}" for family in FAMILIES for each in get_family(family).variations]
-CROPPED = {"whitening": False, "initial_scale": 1.0, "crop_share": 1.0, "translate": 0.0}
+CROPPED = {
+    "whitening": False,
+    "initial_scale": 1.0,
+    "crop_share": 1.0,
+    "translate": 0.0,
+    "noise": 0.0,
+}
 FORMER: dict[str, dict[str, Any]] = {
     "deep_v1": {"pooling": "late", **CROPPED},
     "deep_v2/hybrid": {"downsampling": "full", **CROPPED},
