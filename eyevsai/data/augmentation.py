@@ -2,8 +2,8 @@
 
 Crop, flip and rotation are combined into one affine map of coordinates, so that each image is
 resampled once. Brightness, contrast, saturation and normalisation are combined into one affine map
-of colours, so that each pixel is multiplied once. Only torchvision's policies are applied image by
-image.
+of colours, so that each pixel is multiplied once. Noise is a window of a field that all images of a
+batch share. Only torchvision's policies are applied image by image.
 """
 
 from __future__ import annotations
@@ -238,8 +238,9 @@ def _add_noise(
 ) -> None:
     """Add Gaussian noise to a batch, in place (Rusak et al. 2020).
 
-    The noise of an image is a window of one field, at a random position, which takes a third of the
-    time of a field for each image.
+    The noise of an image is a window of one field, at a random position. For a batch of 64 images,
+    this takes a third of the time of a field for each image; windows of a batch can overlap. Like
+    colours, the sums are not clipped.
 
     Args:
         batch: N,3,S,S float32, the images of `rows`.
