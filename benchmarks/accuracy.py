@@ -3,13 +3,18 @@
 Trains each family on the 60-class union of the photographs, and transfer on pets too. Reports the
 best valid accuracy and the minutes of the whole command on two cores, each with its limit, and
 writes them to eyevsai/models/measurements.json.
-`EYEVSAI_MODELS=shallow python -m benchmarks accuracy` measures one family.
+
+`EYEVSAI_MODELS=shallow,deep_v2/hybrid` selects families and variations;
+`EYEVSAI_OPTIONS="--minutes 20"` has more options of `train`; EYEVSAI_BENCHMARK_ROUNDS is the number
+of seeds (default: 1), whose medians are reported.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -19,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.photographs import PHOTOS, are_missing
+from benchmarks.variables import read_number
 
 WEIGHTS = PHOTOS.parent / "weights" / "mobilenet_v2_backbone.pth"
 # normalization with which those weights were trained
@@ -36,8 +42,18 @@ class Row:
     dataset: str = "combined_all"
     flags: Sequence[str] = ()
 
-    def run(self) -> tuple[float, float]:
-        """Train in a new folder with an empty cache; return best valid accuracy and minutes."""
+    @property
+    def name(self) -> str:
+        """Return family/variation."""
+        return f"{self.model}/{self.variation}"
+
+    def run(self, options: Sequence[str], seed: int) -> tuple[float, float]:
+        """Train in a new folder with an empty cache; return best valid accuracy and minutes.
+
+        Args:
+            options: more options of `train`.
+            seed: seed of the training.
+        """
         command = [
             sys.executable,
             "-m",
@@ -52,6 +68,9 @@ class Row:
             "--data-dir",
             str(PHOTOS.resolve()),
             *self.flags,
+            "--seed",
+            str(seed),
+            *options,
         ]
         with tempfile.TemporaryDirectory() as folder:
             env = {**os.environ, "PYTHONPATH": str(Path.cwd()), "EYEVSAI_CACHE": f"{folder}/cache"}
@@ -76,26 +95,42 @@ ROWS = [
 ]
 
 
+def select_rows(text: str) -> list[Row]:
+    """Return the rows of the families and variations of EYEVSAI_MODELS; all if it is empty.
+
+    Exits with an error if a name is unknown.
+    """
+    names = {row.model for row in ROWS} | {row.name for row in ROWS}
+    selected = {part.strip() for part in text.split(",") if part.strip()}
+    if unknown := selected - names:
+        raise SystemExit(
+            f"EYEVSAI_MODELS contains unknown names: {', '.join(sorted(unknown))}. Use a "
+            f"comma-separated list of {', '.join(sorted(names))}."
+        )
+    return [row for row in ROWS if not selected or {row.model, row.name} & selected]
+
+
 def main() -> None:
+    rows = select_rows(os.environ.get("EYEVSAI_MODELS", ""))
+    seeds = range(read_number("EYEVSAI_BENCHMARK_ROUNDS", 1, 1))
+    options = shlex.split(os.environ.get("EYEVSAI_OPTIONS", ""))
     if are_missing():
         return
-    families = {row.model for row in ROWS}
-    selected = set(filter(None, os.environ.get("EYEVSAI_MODELS", "").split(","))) or families
-    if unknown := selected - families:
-        raise SystemExit(
-            f"EYEVSAI_MODELS contains unknown families: {', '.join(sorted(unknown))}. Use a "
-            f"comma-separated list of {', '.join(sorted(families))}."
-        )
     from eyevsai.models.measurements import update_measurements
 
-    for row in ROWS:
-        if row.model in selected:
-            accuracy, minutes = row.run()
-            if row.dataset == "combined_all":
-                values = {"accuracy": accuracy, "minutes": round(minutes, 1)}
-                update_measurements({f"{row.model}/{row.variation}": values})
+    for row in rows:
+        results = []
+        for seed in seeds:
+            results.append(row.run(options, seed))
+            accuracy, minutes = results[-1]
             print(
-                f"{row.dataset:<14}{row.model}/{row.variation:<20}valid accuracy {accuracy:.4f} "
+                f"{row.dataset:<14}{row.name:<28}seed {seed}   valid accuracy {accuracy:.4f} "
                 f"(limit {row.accuracy})   {minutes:.1f} min (limit {row.minutes:.0f})",
                 flush=True,
             )
+        accuracy, minutes = (statistics.median(values) for values in zip(*results, strict=True))
+        if len(seeds) > 1:
+            print(f"{row.dataset:<14}{row.name:<28}median   {accuracy:.4f}   {minutes:.1f} min")
+        if row.dataset == "combined_all":
+            values = {"accuracy": round(accuracy, 4), "minutes": round(minutes, 1)}
+            update_measurements({row.name: values})
