@@ -8,8 +8,7 @@ from its start: imports, reading and decoding, building, measuring the speed, tr
 and storing the weights; the test is not part of it.
 
 from scratch, at 96 px
-    eyevsai      `eyevsai train --model MODEL --minutes N`, which may plan another size: deep_v1 for
-                 less than 20 minutes, otherwise deep_v2/resnet
+    eyevsai      `eyevsai train --model deep_v1/standard --minutes N`, which may plan another size
     timm         resnet18 with the settings of timm's documentation for ResNets: SGD, a cosine
                  schedule with warm-up, random erasing, averaged weights
     fastai       resnet18, aug_transforms, label smoothing, fit_one_cycle
@@ -54,8 +53,7 @@ MINUTES = (2.0, 6.0, 20.0)
 SHORTEST = 0.01  # minutes
 SCRATCH, PRETRAINED = "scratch", "pretrained"
 STARTS = {SCRATCH: "from scratch", PRETRAINED: "from the same pretrained weights"}
-SMALL, LARGE, FINE_TUNED = "deep_v1/standard", "deep_v2/resnet", "transfer/efficientnet_lite0"
-LARGE_MINUTES = 20.0  # measured: after 2 minutes deep_v1 is more accurate, after 20 deep_v2/resnet
+MODELS = {SCRATCH: "deep_v1/standard", PRETRAINED: "transfer/efficientnet_lite0"}
 SIZES = {SCRATCH: 96, PRETRAINED: 224}  # pixels; the defaults of these models
 BATCH, WORKERS = 64, 2  # of timm and fastai
 WEIGHTS_FILE = "efficientnet_lite0.pth"  # next to the folder of the images
@@ -134,7 +132,7 @@ def make_row(start: str, minutes: float) -> Row:
     size = SIZES[start]
 
     def train_ours(data: Path, repeat: int) -> Sequence[Step]:
-        model = FINE_TUNED if start == PRETRAINED else LARGE if minutes >= LARGE_MINUTES else SMALL
+        model = MODELS[start]
         train = f"-m eyevsai train --data {data} --model {model} --minutes {minutes:g}".split()
         version = f"{data.name}-{model.replace('/', '-')}/1"
         return [

@@ -278,10 +278,13 @@ def test_numbers_of_a_benchmark_are_read(
     assert variables.read_numbers("EYEVSAI_BENCHMARK_SIZES", [7, 9], int, 1) == sizes
 
 
-def test_a_small_network_takes_part_in_short_trainings() -> None:
-    for minutes, model in ((6.0, "deep_v1/standard"), (20.0, "deep_v2/resnet")):
-        participant = accuracy.make_row("scratch", minutes).participants[OURS]
-        assert model in participant.steps(Path("photographs"), 0)[0].command
+@pytest.mark.parametrize("minutes", accuracy.MINUTES)
+def test_each_start_has_one_model(minutes: float) -> None:
+    for start, model in accuracy.MODELS.items():
+        participant = accuracy.make_row(start, minutes).participants[OURS]
+        train, test = participant.steps(Path("photographs"), 0)
+        assert model in train.command
+        assert test.arguments["model"] == f"photographs-{model.replace('/', '-')}/1"
 
 
 def test_starts_are_selected_by_name() -> None:
