@@ -4,9 +4,9 @@ Trains each family on the 60-class union of the photographs, and transfer on pet
 best valid accuracy and the minutes of the whole command on two cores, each with its limit, and
 writes them to eyevsai/models/measurements.json.
 
-`EYEVSAI_MODELS=shallow,deep_v2/hybrid` selects families and variations;
-`EYEVSAI_OPTIONS="--minutes 20"` has more options of `train`; EYEVSAI_BENCHMARK_ROUNDS is the number
-of seeds (default: 1), whose medians are reported.
+`EYEVSAI_MODELS=shallow,deep_v2/hybrid` selects families and variations; `EYEVSAI_MINUTES=20` trains
+networks for 20 minutes instead of their default epochs; EYEVSAI_BENCHMARK_ROUNDS is the number of
+seeds (default: 1), whose medians are reported.
 """
 
 from __future__ import annotations
@@ -47,13 +47,16 @@ class Row:
         """Return family/variation."""
         return f"{self.model}/{self.variation}"
 
-    def run(self, options: Sequence[str], seed: int) -> tuple[float, float]:
+    def run(self, seed: int, minutes: float) -> tuple[float, float]:
         """Train in a new folder with an empty cache; return best valid accuracy and minutes.
 
+        Exits with the message of `train` if that fails.
+
         Args:
-            options: more options of `train`.
             seed: seed of the training.
+            minutes: time budget; 0: the default epochs.
         """
+        budget = ("--minutes", f"{minutes:g}") if minutes else ()
         command = [
             sys.executable,
             "-m",
@@ -70,16 +73,16 @@ class Row:
             *self.flags,
             "--seed",
             str(seed),
-            *options,
+            *budget,
         ]
         with tempfile.TemporaryDirectory() as folder:
             env = {**os.environ, "PYTHONPATH": str(Path.cwd()), "EYEVSAI_CACHE": f"{folder}/cache"}
             start = time.perf_counter()
-            process = subprocess.run(
-                command, cwd=folder, env=env, capture_output=True, text=True, check=True
-            )
-            minutes = (time.perf_counter() - start) / 60
-        return float(re.search(r"valid accuracy ([\d.]+)", process.stdout)[1]), minutes  # type: ignore[index]
+            process = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
+            used = (time.perf_counter() - start) / 60
+        if process.returncode:
+            raise SystemExit(f"{shlex.join(command)} failed:\n{process.stderr}")
+        return float(re.search(r"valid accuracy ([\d.]+)", process.stdout)[1]), used  # type: ignore[index]
 
 
 ROWS = [
@@ -113,7 +116,7 @@ def select_rows(text: str) -> list[Row]:
 def main() -> None:
     rows = select_rows(os.environ.get("EYEVSAI_MODELS", ""))
     seeds = range(read_number("EYEVSAI_BENCHMARK_ROUNDS", 1, 1))
-    options = shlex.split(os.environ.get("EYEVSAI_OPTIONS", ""))
+    budget = read_number("EYEVSAI_MINUTES", 0.0, 0.0)
     if are_missing():
         return
     from eyevsai.models.measurements import update_measurements
@@ -121,7 +124,7 @@ def main() -> None:
     for row in rows:
         results = []
         for seed in seeds:
-            results.append(row.run(options, seed))
+            results.append(row.run(seed, budget))
             accuracy, minutes = results[-1]
             print(
                 f"{row.dataset:<14}{row.name:<28}seed {seed}   valid accuracy {accuracy:.4f} "

@@ -98,9 +98,9 @@ def render_measurements() -> str:
     return (
         f"## Size, speed and accuracy\n\nAt the defaults of the preset cpu, measured on "
         f"{read_machine()}; accuracy on 766 valid\nphotographs of 60 classes, of `deep_v1` and "
-        "`deep_v2` the median of three seeds; an empty cell is not measured. The presets gpu are\n"
-        "not measured on a GPU. [Benchmarks](../benchmarks/RESULTS.md#models) has the "
-        "commands and\nthe spread.\n\n"
+        "`deep_v2` the median of three seeds. An empty cell is not measured, and no\npreset gpu is "
+        "measured on a GPU. [Benchmarks](../benchmarks/RESULTS.md#models) has the commands and the "
+        "spread.\n\n"
         f"{render_table()}"
     )
 

@@ -239,8 +239,8 @@ def _add_noise(
     """Add Gaussian noise to a batch, in place (Rusak et al. 2020).
 
     The noise of an image is a window of one field, at a random position. For a batch of 64 images,
-    this takes a third of the time of a field for each image; windows of a batch can overlap. Like
-    colours, the sums are not clipped.
+    this takes less than half of the time of a field for each image; windows of a batch can overlap.
+    Like colours, the sums are not clipped.
 
     Args:
         batch: N,3,S,S float32, the images of `rows`.

@@ -1,10 +1,10 @@
-"""Selection of the rows of `python -m benchmarks accuracy`."""
+"""Rows of `python -m benchmarks accuracy`: their selection, and a training that fails."""
 
 from __future__ import annotations
 
 import pytest
 
-from benchmarks.accuracy import ROWS, select_rows
+from benchmarks.accuracy import ROWS, Row, select_rows
 
 
 def test_rows_are_selected_by_family_and_variation() -> None:
@@ -16,3 +16,9 @@ def test_rows_are_selected_by_family_and_variation() -> None:
 def test_unknown_row_is_refused() -> None:
     with pytest.raises(SystemExit, match=r"unknown names: resnet\. Use .* deep_v2/resnet"):
         select_rows("shallow,resnet")
+
+
+@pytest.mark.processes("the benchmark trains in a process of its own")
+def test_message_of_a_training_that_fails_is_shown() -> None:
+    with pytest.raises(SystemExit, match=r"--minutes 2 failed:\nError: --minutes is a setting of"):
+        Row("shallow", "svm_hog_lbp", 0.6, 3).run(0, 2)
